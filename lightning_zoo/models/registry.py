@@ -86,6 +86,7 @@ class ModelEntry:
         builder: ``"module:function"`` of the constructor.
         num_params: Trainable parameters with the default arguments and the published classes.
         min_size: Smallest image side in pixels that passes through.
+        min_train_size: The same in training, where auxiliary heads want more.
         weights: Published files by name, oldest first.
         pretrained: Name of the weights that ``pretrained=True`` loads, None where there are none.
         default: Name of the weights that ``weights="DEFAULT"`` loads: the best published.
@@ -98,6 +99,7 @@ class ModelEntry:
     builder: str
     num_params: int
     min_size: int
+    min_train_size: int
     weights: Mapping[str, Weights]
     pretrained: str | None
     default: str | None

@@ -1,0 +1,108 @@
+"""The facts of the registry agree with each other and with the models."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import torch
+
+from lightning_zoo import models
+from lightning_zoo.errors import ZooError
+from lightning_zoo.models.registry import ModelEntry, class_names, registry
+
+ENTRIES = list(registry().values())
+WEIGHTS = [(entry, weights) for entry in ENTRIES for weights in entry.weights.values()]
+
+
+def entry_id(value: object) -> str:
+    return f"{value.task}/{value.name}" if isinstance(value, ModelEntry) else value.name
+
+
+def test_there_are_all_classifiers() -> None:
+    names = models.list_models("classification")
+    assert len(names) == 37
+    assert sorted(models.classification.__all__) == sorted(names)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=entry_id)
+def test_builder_resolves(entry: ModelEntry) -> None:
+    constructor = entry.load_builder()
+    assert constructor.__name__ == entry.name
+    assert constructor.__doc__
+    assert constructor.__doc__.rstrip().endswith(".")
+    parameters = inspect.signature(constructor).parameters
+    assert list(parameters)[:3] == ["pretrained", "progress", "weights"]
+    assert "num_classes" in parameters
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert inspect.signature(constructor).return_annotation is not inspect.Signature.empty
+    if entry.task == "classification":
+        assert getattr(models, entry.name) is constructor
+        assert getattr(models.classification, entry.name) is constructor
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=entry_id)
+def test_num_params(entry: ModelEntry) -> None:
+    # GoogLeNet's figure is that of the published network, which has no auxiliary heads
+    options = {"aux_logits": False} if entry.name == "googlenet" else {}
+    with torch.device("meta"):
+        model = entry.load_builder()(**options)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == entry.num_params
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=entry_id)
+def test_row_is_complete(entry: ModelEntry) -> None:
+    assert entry.recipe
+    assert entry.paper.startswith("https://")
+    assert entry.min_size >= 1
+    if entry.weights:
+        assert entry.default in entry.weights
+        assert entry.pretrained is None or entry.pretrained in entry.weights
+
+
+@pytest.mark.parametrize(("entry", "weights"), WEIGHTS, ids=entry_id)
+def test_weights(entry: ModelEntry, weights: models.registry.Weights) -> None:
+    assert weights.url.startswith("https://download.pytorch.org/models/")
+    prefix = re.search(r"-([0-9a-f]{8,64})\.pth$", weights.file_name)
+    assert prefix is not None
+    assert weights.sha256_prefix == prefix[1]
+    assert len(weights.class_names) == weights.num_classes
+    assert weights.metrics
+    assert all(0 < value < 100 for value in weights.metrics.values())
+    if entry.task == "classification":
+        assert weights.metrics["acc@1"] < weights.metrics["acc@5"]
+    assert weights.preprocessing.crop <= weights.preprocessing.resize
+    assert set(weights.build_args) <= set(inspect.signature(entry.load_builder()).parameters)
+
+
+def test_files_are_distinct() -> None:
+    names = [weights.file_name for _, weights in WEIGHTS]
+    assert len(names) == len(set(names))
+
+
+def test_class_names() -> None:
+    names = class_names("imagenet1k")
+    assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
+    with pytest.raises(ZooError, match="unknown class list 'imagenet'; did you mean imagenet1k"):
+        class_names("imagenet")
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ZooError, match=r"unknown model 'resnet51'; did you mean resnet50\?"):
+        models.get_model("resnet51")
+    with pytest.raises(ZooError, match="unknown task 'classificaton'; did you mean class"):
+        models.list_models("classificaton")
+    with pytest.raises(ZooError, match=r"unknown weights of resnet50 'IMAGENET1K_V3'; did you m"):
+        models.get_weights("resnet50", "IMAGENET1K_V3")
+    with pytest.raises(AttributeError, match="has no attribute 'resnet51'"):
+        _ = models.resnet51
+    with pytest.raises(AttributeError, match="has no attribute 'resnet51'"):
+        _ = models.classification.resnet51
+
+
+def test_listing() -> None:
+    assert models.list_models(contains="vgg16") == ["vgg16", "vgg16_bn"]
+    assert models.get_entry("classification/resnet50") is models.get_entry("resnet50")
+    assert "resnet50" in dir(models)
+    assert "resnet50" in dir(models.classification)
