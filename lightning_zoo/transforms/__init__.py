@@ -1,0 +1,1 @@
+"""Pictures in, uint8 tensors out; all randomness comes from the generator that is passed."""
