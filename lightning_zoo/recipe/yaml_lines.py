@@ -1,0 +1,105 @@
+"""YAML read with the line of every key kept, so that an error can name it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_zoo.errors import ZooError
+
+Path_ = tuple[str | int, ...]
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe loader that reads ``1e-4`` as a number: YAML 1.1 wants ``1.0e-4`` and people do not."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+        |\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass
+class Document:
+    """One YAML file: its plain values and where each key stands.
+
+    Attributes:
+        value: Dictionaries, lists and scalars.
+        lines: Line number (from 1) of each key or list item, by its path from the root.
+    """
+
+    value: Any
+    lines: dict[Path_, int] = field(default_factory=dict)
+
+
+def parse(text: str, source: str) -> Document:
+    """Parse one YAML document.
+
+    Raises:
+        ZooError: If the text is no YAML or a key stands twice; names ``source`` and the line.
+    """
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        document = Document(None)
+        if root is not None:
+            document.value = _build(loader, root, (), document, source)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ZooError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    finally:
+        loader.dispose()
+    return document
+
+
+def parse_scalar(text: str) -> Any:
+    """Read one value as it would read in a recipe: ``3``, ``1e-4``, ``true``, ``[16, 22]``."""
+    try:
+        return parse(text, "value").value
+    except ZooError:
+        return text
+
+
+def read(path: Path) -> Document:
+    """Parse the YAML file at ``path``; see :func:`parse`."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"cannot read the recipe {path}: {error}") from None
+
+
+def _build(loader: Any, node: yaml.Node, path: Path_, document: Document, source: str) -> Any:
+    document.lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise ZooError(f"{source}:{line}: the key {key!r} is no text")
+            if key in mapping:
+                first = document.lines[(*path, key)]
+                raise ZooError(
+                    f"{source}:{line}: the key {key!r} stands twice, first on line {first}"
+                )
+            document.lines[(*path, key)] = line
+            mapping[key] = _build(loader, value_node, (*path, key), document, source)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _build(loader, item, (*path, i), document, source) for i, item in enumerate(node.value)
+        ]
+    return loader.construct_object(node, deep=True)

@@ -1,0 +1,190 @@
+"""What every task shares: normalising on the device, optimizer and schedule, averaged weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_zoo.metrics import SampleMean
+from lightning_zoo.models import get_entry
+from lightning_zoo.optim import (
+    Length,
+    OptimizerCallable,
+    ScheduleCallable,
+    averaged_copy,
+    param_groups,
+    reference_decay,
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Task(LightningModule):
+    """One network, what it minimises and what it is measured by.
+
+    Args:
+        network: The plain module that is trained.
+        optimizer: Optimizer that waits for its parameters.
+        lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        mean: Per-channel mean of RGB values in [0, 1] that images are normalised with.
+        std: Per-channel standard deviation.
+        norm_weight_decay: Weight decay of normalisation layers; None leaves the optimizer's.
+        bias_weight_decay: Weight decay of other layers' biases; None leaves the optimizer's.
+        ema_decay: Decay of the averaged weights in the reference scripts' units (see
+            :func:`lightning_zoo.optim.reference_decay`); None keeps no average.
+        ema_every_steps: Optimizer steps between two updates of the average.
+        ema_warmup_epochs: Epochs in which the average just follows the weights.
+        channels_last: Whether network and images use the channels-last memory format.
+    """
+
+    # Metric that says which epoch was best, and whether high or low is good.
+    monitor = ("val/loss", "min")
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        optimizer: OptimizerCallable,
+        lr_schedule: ScheduleCallable | None = None,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        norm_weight_decay: float | None = None,
+        bias_weight_decay: float | None = None,
+        ema_decay: float | None = None,
+        ema_every_steps: int = 1,
+        ema_warmup_epochs: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.optimizer, self.lr_schedule = optimizer, lr_schedule
+        self.norm_weight_decay, self.bias_weight_decay = norm_weight_decay, bias_weight_decay
+        self.ema_decay, self.ema_every_steps = ema_decay, ema_every_steps
+        self.ema_warmup_epochs = ema_warmup_epochs
+        # (x / 255 - mean) / std, as one subtraction and one product on uint8 values
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        scale = 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.register_buffer("scale", scale, persistent=False)
+        self.ema = averaged_copy(self.model, 0.0) if ema_decay is not None else None
+        if self.ema is not None:
+            self.ema.requires_grad_(False)
+        self.length = Length(1, 1)
+        self.lr_scale = 1.0
+        self.seed = 0
+        self.train_loss = SampleMean()
+        self.val_loss = SampleMean()
+
+    def configure(self, length: Length, *, batch_size: int, lr_scale: float, seed: int) -> None:
+        """Tell the task about the run it is part of; called once, before the trainer starts.
+
+        Args:
+            length: Optimizer steps of an epoch, and epochs.
+            batch_size: Images of one optimizer step, on all devices.
+            lr_scale: Factor on the recipe's learning rate.
+            seed: Seed of the run.
+        """
+        self.length, self.lr_scale, self.seed = length, lr_scale, seed
+        if self.ema is not None and self.ema_decay is not None:
+            decay = reference_decay(
+                self.ema_decay,
+                batch_size=batch_size,
+                every_steps=self.ema_every_steps,
+                epochs=length.epochs,
+            )
+            self.ema.multi_avg_fn = averaged_copy(nn.Identity(), decay).multi_avg_fn
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer, and the schedule that steps with it."""
+        groups = param_groups(
+            self.model,
+            norm_weight_decay=self.norm_weight_decay,
+            bias_weight_decay=self.bias_weight_decay,
+        )
+        optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= self.lr_scale
+        if self.lr_schedule is None:
+            return optimizer
+        schedule = self.lr_schedule(self.length)
+        scheduler = LambdaLR(optimizer, schedule.factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return uint8 images ``(N, 3, H, W)`` as normalised float32 ones."""
+        x = (images.float() - self.mean) * self.scale
+        return x.contiguous(memory_format=self.memory_format)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks to evaluate, raw and averaged, by their metrics' prefix."""
+        if self.ema is None:
+            return {"": self.model}
+        return {"": self.model, "ema_": self.ema.module}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw dropout and mixing from seed, epoch, batch and rank alone: runs can resume."""
+        key = (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx
+        torch.manual_seed((key * 1_000_003 + self.global_rank) % 2**63)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Step, then let the averaged weights follow."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.ema is None:
+            return
+        step = self.trainer.global_step - 1  # from 0; already counted
+        if step % self.length.steps_per_epoch % self.ema_every_steps == 0:
+            self.ema.update_parameters(self.model)
+            if epoch < self.ema_warmup_epochs:
+                self.ema.n_averaged.fill_(0)  # the next update copies again
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean training loss."""
+        self.log("train/loss_epoch", self.train_loss.compute().float())
+        self.train_loss.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the epoch's loss so far, summed over ranks."""
+        metric = self.train_loss
+        metric.sync(distributed_available=lambda: self.trainer.world_size > 1)
+        checkpoint["train_loss"] = {"sum": metric.sum.clone(), "count": metric.count.clone()}
+        if metric._is_synced:
+            metric.unsync()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the epoch's loss up again, on one rank."""
+        if "train_loss" in checkpoint and self._trainer is not None and self.global_rank == 0:
+            self.train_loss.update(torch.zeros(()), 0)  # marks the metric as used
+            self.train_loss.sum.copy_(checkpoint["train_loss"]["sum"])
+            self.train_loss.count.copy_(checkpoint["train_loss"]["count"])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule; ours never look at a metric."""
+        scheduler.step()
+
+    def current_lr(self) -> float:
+        """Return the learning rate of the first parameter group."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        return float(optimizer.param_groups[0]["lr"])
+
+
+def check_model_task(name: str, task: str) -> None:
+    """Refuse a network of another task, in a sentence that names the one it has."""
+    entry = get_entry(name)
+    if entry.task != task:
+        from lightning_zoo.errors import ZooError
+
+        raise ZooError(f"{name} is a {entry.task} model; expected one for {task}")
