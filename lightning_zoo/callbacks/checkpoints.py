@@ -1,0 +1,135 @@
+"""Checkpoints that are whole or not there: written beside, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_zoo.errors import ZooError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, flushes file and folder, and renames it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Save ``checkpoint`` at ``path``; an older file there stays whole until the end.
+
+        Raises:
+            ZooError: If the disk is full or the folder cannot be written to.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError of its zip writer
+            temporary.unlink(missing_ok=True)
+            kept = f"; the last whole checkpoint is {path}" if path.is_file() else ""
+            raise ZooError(f"cannot save the checkpoint {path}: {error}{kept}") from error
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Rename ``temporary`` to ``path`` and flush the folder, so that the name survives a crash."""
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # some file systems cannot flush folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Checkpoints(Checkpoint):
+    """Keeps ``last.ckpt`` and ``best.ckpt``.
+
+    The last is written at every epoch's end and every ``every_steps`` optimizer steps; the best is
+    the last one after which the monitored metric was better than ever.
+
+    Args:
+        folder: Where they stand.
+        monitor: Metric that says which is best.
+        mode: ``"max"`` if high is good, ``"min"`` if low is.
+        every_steps: Optimizer steps between two saves within an epoch; None saves at its end only.
+    """
+
+    def __init__(self, folder: Path, *, monitor: str, mode: str, every_steps: int | None) -> None:
+        self.folder, self.monitor, self.mode, self.every_steps = folder, monitor, mode, every_steps
+        self.best_score: float | None = None
+        self._improved = False
+        self._saved_step = 0
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint's path."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint's path."""
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score so far."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score up again."""
+        self.best_score = state_dict["best_score"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step that the run starts or goes on from."""
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save within the epoch, where the recipe asks for it and a step has just ended."""
+        step = trainer.global_step
+        if self.every_steps and step != self._saved_step and step % self.every_steps == 0:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the epoch; save at once where validation ran in mid-epoch."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        sign = 1 if self.mode == "max" else -1
+        if not math.isnan(score) and (
+            self.best_score is None or sign * score > sign * self.best_score
+        ):
+            self.best_score, self._improved = score, True
+        if self._improved and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save at the epoch's end."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.last)
+        self._saved_step = trainer.global_step
+        if self._improved and trainer.is_global_zero:
+            temporary = self.best.with_name(f".{self.best.name}.{os.getpid()}")
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(self.last, temporary)  # the same bytes under a second name
+            except OSError:
+                shutil.copyfile(self.last, temporary)
+            replace(temporary, self.best)
+        self._improved = False

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_zoo.engine.session import (
+    Overrides,
+    as_pairs,
+    build_data,
+    build_task,
+    build_trainer,
+    count_devices,
+    hush,
+    plan_for,
+)
+from lightning_zoo.errors import ZooError
+from lightning_zoo.recipe import Recipe, load_recipe
+from lightning_zoo.runs import Run, find_run, read_checkpoint
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: Figures by name, accuracies in per cent.
+        expected: The recipe's reference figures, by the same names; empty where it states none.
+        tolerance: How far a figure may lie below its reference.
+        skipped: Broken files that were left out.
+    """
+
+    metrics: dict[str, float]
+    expected: dict[str, float]
+    tolerance: float
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure with a reference is at most ``tolerance`` from it, or better."""
+        return bool(self.expected) and all(
+            self.metrics.get(name, math.nan) >= value - self.tolerance
+            for name, value in self.expected.items()
+        )
+
+
+def validate(
+    what: str | Path | None = None,
+    overrides: Overrides = (),
+    *,
+    recipe: str | Path | Recipe | None = None,
+    weights: str | None = None,
+    devices: int | str = "auto",
+    out: str | Path = "runs",
+    debug: bool = False,
+) -> EvalResult:
+    """Measure a run, a checkpoint or published weights on the validation split.
+
+    Args:
+        what: A run (folder, ``last`` or a recipe's name) or a checkpoint.
+        overrides: Keys of the recipe to replace.
+        recipe: Without ``what``: the recipe whose data and task are used.
+        weights: With ``recipe``: published name or file of the weights to measure.
+        devices: Number of devices, or ``"auto"``.
+        out: Folder of the run folders.
+        debug: Let Lightning speak.
+    """
+    return evaluate(
+        "validate", what, overrides, recipe=recipe, weights=weights, devices=devices, out=out,
+        debug=debug,
+    )  # fmt: skip
+
+
+def test(
+    what: str | Path | None = None,
+    overrides: Overrides = (),
+    *,
+    recipe: str | Path | Recipe | None = None,
+    weights: str | None = None,
+    devices: int | str = "auto",
+    out: str | Path = "runs",
+    debug: bool = False,
+) -> EvalResult:
+    """Measure on the test split; see :func:`validate`."""
+    return evaluate(
+        "test", what, overrides, recipe=recipe, weights=weights, devices=devices, out=out,
+        debug=debug,
+    )  # fmt: skip
+
+
+def evaluate(
+    stage: str,
+    what: str | Path | None,
+    overrides: Overrides,
+    *,
+    recipe: str | Path | Recipe | None,
+    weights: str | None,
+    devices: int | str,
+    out: str | Path,
+    debug: bool,
+) -> EvalResult:
+    """Measure on the split of ``stage`` (``validate`` or ``test``); see :func:`validate`."""
+    hush(debug)
+    chosen, checkpoint = resolve(what, recipe, weights, Path(out))
+    chosen = chosen.with_overrides(as_pairs(overrides)).check()
+    accelerator, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
+    # evaluation has no optimizer step: any number of devices will do
+    batch = chosen.config["batch"]
+    chosen = chosen.with_overrides([("batch.size", batch["per_device"] * count)])
+    plan = plan_for(chosen, count)
+    data = build_data(chosen, plan, stage)
+    if checkpoint is not None:  # the file brings all weights: nothing is fetched first
+        chosen = chosen.with_overrides([("model.weights", None)])
+    task, config = build_task(chosen, num_classes=data.num_classes)
+    if checkpoint is not None:
+        load_task(task, checkpoint)
+    trainer = build_trainer(chosen, accelerator=accelerator, devices=count, plan=plan, loggers=())
+    run = getattr(trainer, stage)
+    found = run(task, datamodule=data, verbose=False)
+    metrics = {name: float(value) for name, value in found[0].items()}
+    reference = config.get("reference") or {}
+    split = "val" if stage == "validate" else "test"
+    expected = {f"{split}/{k}": float(v) for k, v in (reference.get("metrics") or {}).items()}
+    skipped = tuple(entry["file"] for entry in data.read_ledger())
+    return EvalResult(metrics, expected, float(reference.get("tolerance", 0.0)), skipped)
+
+
+def resolve(
+    what: str | Path | None,
+    recipe: str | Path | Recipe | None,
+    weights: str | None,
+    out: Path,
+) -> tuple[Recipe, Path | None]:
+    """Return the recipe and the checkpoint that are meant; no checkpoint for published weights.
+
+    Raises:
+        ZooError: If nothing is named, too much is, or it is not there.
+    """
+    if (what is None) == (recipe is None):
+        raise ZooError(
+            "name what to measure: a run or checkpoint (validate runs/last), or a recipe with "
+            "weights (validate --recipe resnet50 --weights DEFAULT)"
+        )
+    if recipe is not None:
+        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        if weights is None:
+            raise ZooError(
+                f"--recipe {chosen.name} alone has nothing to measure; add --weights DEFAULT, "
+                "--weights FILE, or name a run instead"
+            )
+        return chosen.with_overrides([("model.weights", weights)]), None
+    if weights is not None:
+        raise ZooError("--weights goes with --recipe; a run brings its own")
+    path = Path(str(what))
+    if path.suffix == ".ckpt":
+        return recipe_of(path), path
+    run: Run = find_run(path, out)
+    if not run.best.is_file():
+        raise ZooError(
+            f"{run.path} has no checkpoint yet; train it with: "
+            f"python -m lightning_zoo fit --recipe {run.state().recipe}"
+        )
+    return load_recipe(run.recipe_file), run.best
+
+
+def recipe_of(checkpoint: Path) -> Recipe:
+    """Return the recipe that a checkpoint of ours carries."""
+    ours = read_checkpoint(checkpoint).get("lightning_zoo")
+    if not isinstance(ours, dict):
+        raise ZooError(f"{checkpoint} was not made by lightning_zoo; use --recipe with --weights")
+    return Recipe(checkpoint.stem, None, ours["recipe"])
+
+
+def load_task(task: Any, checkpoint: Path) -> list[str]:
+    """Load a checkpoint's weights into a task, strictly, and return its class names."""
+    content = read_checkpoint(checkpoint)
+    try:
+        task.load_state_dict(content["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise ZooError(f"{checkpoint} does not fit the recipe: {error}") from None
+    return list(content.get("lightning_zoo", {}).get("class_names", []))

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_zoo.callbacks import Checkpoints, Console, PredictionPictures, RunRecord
+from lightning_zoo.engine.session import (
+    Overrides,
+    as_pairs,
+    build_data,
+    build_task,
+    build_trainer,
+    count_devices,
+    hush,
+    plan_for,
+)
+from lightning_zoo.engine.smoke import settle_norms, shrink
+from lightning_zoo.errors import ZooError, unknown
+from lightning_zoo.loggers import MetricsCsv, build_loggers
+from lightning_zoo.optim import Length
+from lightning_zoo.recipe import Recipe, load_recipe
+from lightning_zoo.recipe.lint import LOGGERS
+from lightning_zoo.runs import (
+    Run,
+    RunState,
+    create_run,
+    find_run,
+    newest_unfinished,
+    read_checkpoint,
+)
+
+# The first process tells those that it starts which folder is theirs.
+RUN_VARIABLE = "LIGHTNING_ZOO_RUN"
+CHECKPOINT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        run: The run's folder.
+        metrics: Last figures by name, ``val/acc@1`` in per cent for instance.
+        best: The best checkpoint.
+        skipped: Broken files that were skipped, by path; they stand in the run's ledger.
+    """
+
+    run: Path
+    metrics: dict[str, float]
+    best: Path
+    skipped: tuple[str, ...] = ()
+
+
+def fit(
+    recipe: str | Path | Recipe,
+    overrides: Overrides = (),
+    *,
+    smoke: bool = False,
+    resume: str | Path | None = None,
+    devices: int | str = "auto",
+    loggers: Sequence[str] | None = None,
+    lr_rule: str = "fixed",
+    out: str | Path = "runs",
+    debug: bool = False,
+) -> FitResult:
+    """Train what a recipe says and leave a run folder behind.
+
+    Args:
+        recipe: A recipe's name, the path of a recipe's file, or a loaded recipe.
+        overrides: Keys to replace, ``{"model.optimizer.lr": 0.01}``.
+        smoke: Shrink the run to two steps on generated data.
+        resume: ``"auto"`` continues the newest unfinished run of the recipe, if there is one; a run
+            folder or a checkpoint continues that one.
+        devices: Number of devices on this machine, or ``"auto"``: every GPU, or the CPU.
+        loggers: Of ``csv``, ``wandb``, ``tensorboard``; None takes the recipe's.
+        lr_rule: ``"fixed"`` keeps the images of a step by accumulating gradients; ``"linear"``
+            takes one forward pass a step and scales the learning rate.
+        out: Folder of the run folders.
+        debug: Let Lightning speak.
+
+    Returns:
+        The run's folder and its figures.
+
+    Raises:
+        ZooError: If the recipe, the data or the machine does not fit; nothing was begun then.
+    """
+    hush(debug)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    chosen = chosen.with_overrides(as_pairs(overrides)).check()
+    for name in loggers or ():
+        if name not in LOGGERS:
+            raise unknown("--logger", name, LOGGERS)
+    with contextlib.ExitStack() as stack:
+        if smoke:
+            # every process of the run must find the same files
+            folder = os.environ.get(f"{RUN_VARIABLE}_DATA")
+            if folder is None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
+                os.environ[f"{RUN_VARIABLE}_DATA"] = folder
+                stack.callback(os.environ.pop, f"{RUN_VARIABLE}_DATA", None)
+            _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
+            chosen = shrink(chosen, Path(folder), devices=count).check()
+        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), smoke)
+
+
+def _fit(
+    recipe: Recipe,
+    resume: str | Path | None,
+    devices: int | str,
+    loggers: Sequence[str] | None,
+    lr_rule: str,
+    out: Path,
+    smoke: bool,
+) -> FitResult:
+    accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
+    plan = plan_for(recipe, count, lr_rule)
+    checkpoint, run = _find_resume(recipe, resume, out)
+    data = build_data(recipe, plan, "fit")
+    task, config = build_task(recipe, num_classes=data.num_classes)
+    if smoke:
+        settle_norms(task.model)
+    if getattr(task, "multilabel", data.multilabel) != data.multilabel:
+        found = "several labels" if data.multilabel else "one label"
+        raise ZooError(
+            f"the data has {found} an image; use --model.multilabel {str(data.multilabel).lower()}"
+        )
+    length = run_length(
+        recipe,
+        plan.steps_per_epoch(data.num_train_samples, drop_last=data.drop_last),
+        plan.accumulate,
+    )
+    seed = config.get("seed_everything", 0)
+    task.configure(length, batch_size=plan.size, lr_scale=plan.lr_scale, seed=seed)
+
+    first = RUN_VARIABLE not in os.environ
+    if not first:
+        run = Run(Path(os.environ[RUN_VARIABLE]))
+    elif run is None:
+        run = create_run(out, recipe.name, config, recipe.header)
+    else:
+        run.update(
+            status="running",
+            finished=None,
+            error=None,
+            process=os.getpid(),
+            host=platform.node(),
+            command=sys.argv,
+        )
+    data.configure(plan, seed=seed, ledger=run.ledger)
+    settings = {"checkpoint_steps": CHECKPOINT_STEPS, "pictures": 16, **config.get("run", {})}
+    names = loggers if loggers is not None else settings.get("loggers", ["csv"])
+    made = build_loggers(names, run, title=recipe.name) if first else []
+    if first:
+        _introduce(recipe, config, run, plan, length, data, task, names, checkpoint)
+    for logger in made:
+        logger.log_hyperparams({**config, "batch_arithmetic": plan.explain()})
+        if isinstance(logger, MetricsCsv) and checkpoint is not None:
+            logger.forget_after(int(read_checkpoint(checkpoint)["global_step"]))
+    metric, mode = task.monitor
+    trainer = build_trainer(
+        recipe,
+        accelerator=accelerator,
+        devices=count,
+        plan=plan,
+        callbacks=[
+            Console(plan.per_device * plan.devices),
+            RunRecord(run, config, data.class_names),
+            PredictionPictures(run, settings["pictures"]),
+            Checkpoints(
+                run.checkpoints, monitor=metric, mode=mode, every_steps=settings["checkpoint_steps"]
+            ),
+        ],
+        loggers=made,
+        batches_per_epoch=length.steps_per_epoch * plan.accumulate,
+        folder=run.path,
+    )
+    os.environ[RUN_VARIABLE] = str(run.path)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        if first:
+            os.environ.pop(RUN_VARIABLE, None)
+        for logger in made:
+            _finish(logger)
+    return _conclude(run, data, trainer.is_global_zero)
+
+
+def run_length(recipe: Recipe, steps_per_epoch: int, accumulate: int) -> Length:
+    """Return the run's optimizer steps an epoch and its epochs, the trainer's limits heeded."""
+    limit = recipe.get("trainer.limit_train_batches")
+    if isinstance(limit, float):
+        steps_per_epoch = max(1, int(steps_per_epoch * accumulate * limit) // accumulate)
+    elif isinstance(limit, int):
+        steps_per_epoch = min(steps_per_epoch, -(-limit // accumulate))
+    epochs, steps = recipe.get("trainer.max_epochs"), recipe.get("trainer.max_steps", -1)
+    if epochs is None or epochs < 0:
+        epochs = -(-steps // steps_per_epoch)
+    return Length(steps_per_epoch, epochs)
+
+
+def _find_resume(
+    recipe: Recipe, resume: str | Path | None, out: Path
+) -> tuple[Path | None, Run | None]:
+    """Return the checkpoint to go on from and the run that it belongs to."""
+    if resume is None or RUN_VARIABLE in os.environ:
+        if RUN_VARIABLE in os.environ and resume is not None:
+            run = Run(Path(os.environ[RUN_VARIABLE]))
+            return (run.last if run.last.is_file() else None), run
+        return None, None
+    if str(resume) == "auto":
+        found = newest_unfinished(out, recipe.name)
+        if found is None:
+            print(f"nothing to resume for {recipe.name} in {out}/: a new run starts")  # noqa: T201
+            return None, None
+        return found.last, found
+    path = Path(resume)
+    if path.is_file():
+        folder = path.resolve().parent.parent
+        return path, Run(folder) if (folder / "run.json").is_file() else None
+    run = find_run(resume, out)
+    if not run.last.is_file():
+        raise ZooError(f"{run.path} has no checkpoint to resume from; start anew without --resume")
+    return run.last, run
+
+
+def _introduce(
+    recipe: Recipe,
+    config: dict[str, Any],
+    run: Run,
+    plan: Any,
+    length: Length,
+    data: Any,
+    task: Any,
+    loggers: Sequence[str],
+    checkpoint: Path | None,
+) -> None:
+    """Say what is about to happen, in a few lines."""
+    say = print
+    params = sum(p.numel() for p in task.model.parameters())
+    say(
+        f"recipe   {recipe.name}: {recipe.model}, {params / 1e6:.1f} M parameters, "
+        f"{data.num_classes} classes, {data.num_train_samples} training images"
+    )
+    reference = config.get("reference") or {}
+    known = {k: reference[k] for k in ("devices", "per_device") if k in reference}
+    say(f"batch    {plan.explain(known if len(known) == 2 else None)}")
+    say(f"length   {length.epochs} epochs x {length.steps_per_epoch} steps")
+    if report := getattr(task.model, "load_report", None):
+        say(f"weights  {report}")
+    say(f"run      {run.path} ({', '.join(dict.fromkeys(['csv', *loggers]))})")
+    if checkpoint is not None:
+        say(f"resumed  from {checkpoint}")
+
+
+def _finish(logger: Any) -> None:
+    """Close a logger; W&B writes its files to the end."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    if isinstance(logger, WandbLogger) and logger._experiment is not None:
+        logger._experiment.finish()
+
+
+def _conclude(run: Run, data: Any, first: bool) -> FitResult:
+    state: RunState = run.state()
+    skipped = tuple(entry["file"] for entry in data.read_ledger())
+    if first:
+        say = print
+        if skipped:
+            say(f"{len(skipped)} broken files were skipped, see {run.ledger}")
+        say(f"best checkpoint: {run.best}")
+        say(f"next: python -m lightning_zoo validate {run.path}")
+        say(f"      python -m lightning_zoo predict {run.path} PHOTOS --out out/")
+    return FitResult(run.path, state.results, run.best, skipped)

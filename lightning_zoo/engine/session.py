@@ -1,0 +1,143 @@
+"""The steps that fitting and evaluating share: devices, data, task, trainer, quiet."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+
+from lightning_zoo.batch import BatchPlan, plan_batches
+from lightning_zoo.callbacks import AtomicCheckpointIO
+from lightning_zoo.errors import ZooError
+from lightning_zoo.recipe import Recipe
+from lightning_zoo.recipe.build import build
+from lightning_zoo.recipe.yaml_lines import parse_scalar
+
+Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+# Lines of Lightning's that say nothing a person can act on here.
+NOISE = (
+    ".*does not have many workers.*",  # workers are the recipe's choice
+    ".*Starting from v1.9.0, `tensorboardX`.*",  # csv is our own logger
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # lightning 2.6.6 on torch 2.13
+    ".*sync_dist=True.*",  # our metrics are already summed over ranks
+    ".*Found .* module\\(s\\) in eval mode.*",  # the averaged copy stays in eval mode
+)
+
+
+def as_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
+    """Return overrides as pairs of dotted key and value."""
+    return list(overrides.items()) if isinstance(overrides, Mapping) else list(overrides)
+
+
+def hush(debug: bool = False) -> None:
+    """Keep Lightning's adverts and advice off the console; ``debug`` lets them through."""
+    level = logging.INFO if debug else logging.WARNING
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(level)
+    if not debug:
+        for text in NOISE:
+            warnings.filterwarnings("ignore", message=text)
+
+
+def count_devices(devices: int | str, accelerator: str) -> tuple[str, int]:
+    """Return the accelerator and how many of its devices one machine contributes.
+
+    Args:
+        devices: A number, or ``"auto"``: every GPU, or one process on the CPU.
+        accelerator: The recipe's ``trainer.accelerator``.
+
+    Raises:
+        ZooError: If there are fewer devices than asked for.
+    """
+    value = parse_scalar(devices) if isinstance(devices, str) else devices
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator == "auto":
+        accelerator = "cuda" if gpus else "cpu"
+    there = gpus if accelerator in ("cuda", "gpu") else None
+    if value in ("auto", -1):
+        return accelerator, there or 1
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ZooError(f"--devices is {devices!r}; expected auto or a whole number of at least 1")
+    if there is not None and value > there:
+        raise ZooError(f"--devices is {value}, this machine has {there} of kind {accelerator}")
+    return accelerator, value
+
+
+def plan_for(recipe: Recipe, devices: int, lr_rule: str = "fixed") -> BatchPlan:
+    """Spread the recipe's batch over ``devices`` of each of its machines."""
+    nodes = int(recipe.get("trainer.num_nodes", 1))
+    batch = recipe.config["batch"]
+    return plan_batches(batch["size"], batch["per_device"], devices * nodes, lr_rule=lr_rule)
+
+
+def build_data(recipe: Recipe, plan: BatchPlan, stage: str) -> Any:
+    """Build the recipe's data module and set it up for one stage."""
+    data = build(recipe.config["data"])
+    data.configure(plan, seed=recipe.config.get("seed_everything", 0))
+    data.setup(stage)
+    return data
+
+
+def build_task(recipe: Recipe, *, num_classes: int) -> tuple[Any, dict[str, Any]]:
+    """Build the task for data of ``num_classes`` classes.
+
+    Returns:
+        The task, and the resolved recipe in which the number of classes stands.
+
+    Raises:
+        ZooError: If the recipe names another number of classes than the data has.
+    """
+    config = copy.deepcopy(recipe.config)
+    args = config["model"].setdefault("init_args", {})
+    if args.get("num_classes") is None:
+        args["num_classes"] = num_classes
+    elif args["num_classes"] != num_classes:
+        raise ZooError(
+            f"model.num_classes is {args['num_classes']} and the data in "
+            f"{recipe.get('data.root')!r} has {num_classes} classes; "
+            "use --model.num_classes null to take the data's"
+        )
+    seed_everything(config.get("seed_everything", 0), verbose=False)
+    return build(config["model"]), config
+
+
+def build_trainer(
+    recipe: Recipe,
+    *,
+    accelerator: str,
+    devices: int,
+    plan: BatchPlan,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    batches_per_epoch: int = 50,
+    folder: Path | None = None,
+) -> Trainer:
+    """Build Lightning's trainer with the recipe's arguments and those that are ours to give."""
+    args: dict[str, Any] = {
+        "log_every_n_steps": max(1, min(50, batches_per_epoch)),
+        "num_sanity_val_steps": 1,
+    }
+    args |= recipe.config["trainer"]
+    args["accelerator"] = accelerator
+    return Trainer(
+        **args,
+        devices=devices,
+        accumulate_grad_batches=plan.accumulate,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder or os.curdir,
+        use_distributed_sampler=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

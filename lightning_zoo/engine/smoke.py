@@ -1,0 +1,65 @@
+"""``--smoke``: the same run in two steps, on a few small images in the data set's real layout."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_zoo.models import get_entry
+from lightning_zoo.recipe import Recipe
+from lightning_zoo.recipe.schema import signature
+
+CLASSES = 4
+IMAGES = 8
+STEP, PER_DEVICE = 4, 2
+SIDE = 64
+
+
+def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
+    """Return the recipe shrunk to two optimizer steps, with generated data in ``folder``.
+
+    What is tried is the recipe's own model, optimizer, schedule and augmentation; what shrinks is
+    the data, the image size (to what the model still takes), the batch and the number of epochs.
+    """
+    data = signature(recipe.config["data"]["class_path"])
+    module = getattr(importlib.import_module(data.module), data.name)
+    module.write_fake(folder, classes=CLASSES, images=IMAGES, size=SIDE + 16)
+    side = max(SIDE, get_entry(recipe.model).min_train_size)
+    changes: list[tuple[str, Any]] = [
+        ("data.root", str(folder)),
+        ("model.num_classes", None),
+        ("model.weights", None),
+        ("batch.size", STEP * devices),
+        ("batch.per_device", PER_DEVICE),
+        ("trainer.max_epochs", 1),
+        ("run.loggers", ["csv"]),
+        ("run.checkpoint_steps", None),  # at the end alone: VGG writes a gigabyte each time
+        ("run.pictures", 4),
+    ]
+    sizes = {
+        "train_crop": side,
+        "eval_resize": side + side // 8,
+        "eval_crop": side,
+        "workers": 0,
+        "labels_csv": None,
+    }
+    changes += [(f"data.{k}", v) for k, v in sizes.items() if k in data.parameters]
+    lr = recipe.get("model.optimizer.lr")
+    if lr is not None:  # the rate of a large batch would drive four images to infinity
+        changes.append(("model.optimizer.lr", lr * STEP * devices / recipe.config["batch"]["size"]))
+    return recipe.with_overrides(changes)
+
+
+def settle_norms(network: nn.Module) -> None:
+    """Let batch norms average over all batches so far.
+
+    Two steps are too few for their usual pace: evaluating a network as deep as ResNet-152 with
+    statistics that are still near their start overflows.
+    """
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None

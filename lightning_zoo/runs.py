@@ -1,0 +1,279 @@
+"""Run folders: ``runs/<recipe>/<time>/`` holds all that one run leaves behind.
+
+recipe.yaml        the resolved recipe: rerun it with fit --recipe <this file>
+run.json           command, status, process, W&B run, result
+environment.json   versions, machine, git revision
+metrics.csv        every logged figure by step
+ledger.jsonl       broken files that were skipped
+checkpoints/       best.ckpt and last.ckpt
+pictures/          predictions drawn on validation images
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_zoo.errors import ZooError
+
+PACKAGES = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "albumentations",
+    "wandb",
+)
+
+
+@dataclass
+class RunState:
+    """What ``run.json`` says of a run.
+
+    Attributes:
+        recipe: Name of the recipe.
+        command: The command line that started it.
+        status: ``running``, ``finished``, ``interrupted`` or ``failed``.
+        started: Local time, ISO 8601.
+        finished: Local time of the end, None while it runs.
+        process: Process id on ``host``.
+        host: Name of the machine.
+        wandb_id: Id of the W&B run, so that a resumed run continues it.
+        results: Last figures of the evaluation, by metric.
+        error: What ended a failed run.
+    """
+
+    recipe: str
+    command: list[str] = field(default_factory=list)
+    status: str = "running"
+    started: str = ""
+    finished: str | None = None
+    process: int = 0
+    host: str = ""
+    wandb_id: str | None = None
+    results: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Run:
+    """One run folder.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``best.ckpt`` and ``last.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the drawn predictions."""
+        return self.path / "pictures"
+
+    @property
+    def ledger(self) -> Path:
+        """JSON lines naming the broken files that were skipped."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint, or the last where none was judged."""
+        best = self.checkpoints / "best.ckpt"
+        return best if best.is_file() else self.last
+
+    def state(self) -> RunState:
+        """Read ``run.json``."""
+        try:
+            data = json.loads((self.path / "run.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ZooError(f"{self.path} is no run folder: {error}") from None
+        known = {f.name for f in dataclasses.fields(RunState)}
+        return RunState(**{k: v for k, v in data.items() if k in known})
+
+    def write_state(self, state: RunState) -> None:
+        """Replace ``run.json``, all or nothing."""
+        write_text(self.path / "run.json", json.dumps(dataclasses.asdict(state), indent=2) + "\n")
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of ``run.json``."""
+        self.write_state(dataclasses.replace(self.state(), **changes))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def now() -> str:
+    """Return the local time to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def create_run(out: Path, recipe: str, config: dict[str, Any], header: tuple[str, ...]) -> Run:
+    """Make a new run folder with the resolved recipe, the environment and ``run.json``."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = out / recipe
+    for n in range(1, 1000):
+        path = folder / (stamp if n == 1 else f"{stamp}_{n}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ZooError(
+                f"cannot make the run folder {path}: {error.strerror}; choose one with --out"
+            ) from None
+    run = Run(path)
+    run.checkpoints.mkdir()
+    text = "".join(f"# {line}\n" for line in header) + dump(config)
+    write_text(run.recipe_file, text)
+    write_text(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    run.write_state(
+        RunState(
+            recipe=recipe,
+            command=sys.argv,
+            started=now(),
+            process=os.getpid(),
+            host=platform.node(),
+        )
+    )
+    _point_last(out, path)
+    return run
+
+
+def dump(config: dict[str, Any]) -> str:
+    """Return plain data as YAML, in its own order."""
+    return yaml.safe_dump(config, sort_keys=False, width=100)
+
+
+def _point_last(out: Path, path: Path) -> None:
+    """Let ``<out>/last`` point to the newest run, where the file system has links."""
+    with contextlib.suppress(OSError):
+        temporary = out / f".last.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(path.relative_to(out), target_is_directory=True)
+        os.replace(temporary, out / "last")
+
+
+def find_run(text: str | Path, out: Path = Path("runs")) -> Run:
+    """Return the run meant by a folder, ``last``, or a recipe's name (its newest run).
+
+    Raises:
+        ZooError: If there is no such run.
+    """
+    path = Path(text)
+    for candidate in (path, out / path):
+        if (candidate / "run.json").is_file():
+            return Run(candidate.resolve())
+    if runs := list_runs(out, str(text)):
+        return runs[-1]
+    known = sorted({r.path.parent.name for r in list_runs(out)})
+    hint = f"; runs in {out}/: {', '.join(known)}" if known else f"; {out}/ has no runs yet"
+    raise ZooError(f"no run {str(text)!r}; expected a run folder, 'last' or a recipe's name{hint}")
+
+
+def list_runs(out: Path, recipe: str = "*") -> list[Run]:
+    """Return the runs of one recipe or of all, oldest first."""
+    if not recipe or "/" in recipe or recipe in (".", ".."):
+        return []
+    found = {path.parent.resolve() for path in out.glob(f"{recipe}/*/run.json")}
+    return [Run(path) for path in sorted(found, key=lambda path: path.name)]
+
+
+def newest_unfinished(out: Path, recipe: str) -> Run | None:
+    """Return a recipe's newest run if it did not finish and has a checkpoint."""
+    for run in reversed(list_runs(out, recipe)):
+        if run.state().status != "finished":
+            return run if run.last.is_file() else None
+    return None
+
+
+def environment() -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: versions, machine, revision."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    from lightning_zoo import __version__
+
+    found: dict[str, Any] = {
+        "lightning_zoo": __version__,
+        "python": platform.python_version(),
+        "packages": versions,
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git": _git_revision(),
+    }
+    if torch := sys.modules.get("torch"):
+        found["gpus"] = [
+            torch.cuda.get_device_name(i)
+            for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        ]
+    return found
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout that the code runs from, with ``+`` where it differs."""
+    here = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(here), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if Path(git("rev-parse", "--show-toplevel").strip()) == here.parent:
+            changed = git("status", "--porcelain", "--untracked-files=no").strip()
+            return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, read without running any code that it may hold.
+
+    Raises:
+        ZooError: If the file is missing, damaged or no checkpoint.
+    """
+    import torch
+
+    if not path.is_file():
+        raise ZooError(f"no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ZooError(f"cannot read the checkpoint {path}: {reason}") from None
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ZooError(f"{path} is no checkpoint of a run: it has no 'state_dict'")
+    return content
