@@ -1,0 +1,108 @@
+"""The command line: one file a verb, each a thin shell over a function that Python users call.
+
+Nothing here imports torch before a verb needs it, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from lightning_zoo import __version__
+from lightning_zoo.errors import ZooError, unknown
+
+# verb: (what it does, its module); the order is that of --help
+VERBS = {
+    "fit": "train what a recipe says",
+    "validate": "measure a run or published weights on the validation split",
+    "test": "the same on the test split",
+    "predict": "classify photos with a run or a published model",
+    "demo": "data made on the spot, training and pictures in a minute or two",
+    "recipes": "list, show, copy and check recipes",
+    "models": "list and show the models",
+    "benchmark": "measure the loader, the start-up and the training step",
+}
+
+HELP = """usage: python -m lightning_zoo VERB ...
+
+The classic torchvision model zoo, trained and measured with PyTorch Lightning recipes.
+
+{verbs}
+
+  python -m lightning_zoo demo
+  python -m lightning_zoo fit --recipe resnet50 --data.root data/imagenet
+  python -m lightning_zoo VERB --help
+
+--version shows the version, --debug after any verb a traceback with an error.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistyped option or choice in one sentence, with the nearest right one."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise what argparse would print with a page of usage."""
+        if "invalid choice: " in message and "(choose from " in message:
+            name = message.split("invalid choice: ")[1].split(" (choose from ")[0].strip("'\"")
+            listed = message.split("(choose from ")[1].rstrip(")")
+            kind = message.split(":")[0].removeprefix("argument ").lower()
+            raise unknown(kind, name, [c.strip(" '\"") for c in listed.split(",")])
+        raise ZooError(f"{message}; see: {self.prog} --help")
+
+
+def new_parser(verb: str, description: str, epilog: str = "", usage: str | None = None) -> Parser:
+    """Return the parser of one verb."""
+    return Parser(
+        prog=f"python -m lightning_zoo {verb}",
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 1 for a failed check, 2 for a mistake."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(
+            HELP.format(verbs="\n".join(f"  {v:<10} {text}" for v, text in VERBS.items())), end=""
+        )
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"lightning_zoo {__version__}")
+        return 0
+    verb, rest = args[0], args[1:]
+    debug = "--debug" in rest
+    rest = [a for a in rest if a != "--debug"]
+    try:
+        if verb not in VERBS:
+            raise unknown("verb", verb, VERBS, "see: python -m lightning_zoo --help")
+        module = importlib.import_module(f"lightning_zoo.cli.{verb}")
+        return int(module.run(rest, debug=debug) or 0)
+    except ZooError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        text = str(error).strip().splitlines()
+        line = text[0] if text else ""
+        print(
+            f"error: {type(error).__name__}: {line}\n"
+            "this was not foreseen; the same command with --debug shows where it happened",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_zoo.cli import new_parser
+
+TASKS = ("classification",)
+
+
+def run(args: Sequence[str], *, debug: bool) -> int:
+    """Show one task from data to pictures."""
+    parser = new_parser(
+        "demo",
+        "Make data on the spot, train on it, draw predictions. Needs no download.\n"
+        "Takes about a minute and a half on two cores.",
+    )
+    parser.add_argument(
+        "task", nargs="?", default=TASKS[0], choices=TASKS, help=f"{', '.join(TASKS)}"
+    )
+    parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")
+    options = parser.parse_args(list(args))
+
+    from lightning_zoo.engine import demo
+
+    demo(options.task, out=options.out)
+    return 0

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from lightning_zoo.cli import new_parser
+from lightning_zoo.errors import ZooError
+
+
+def run(args: Sequence[str], *, debug: bool) -> int:
+    """Classify photos."""
+    parser = new_parser(
+        "predict",
+        "Classify photos with a run (folder, 'last' or a recipe's name), a checkpoint or\n"
+        "a model of the zoo. Unreadable files are named, the rest goes on (exit status 1).",
+        "  python -m lightning_zoo predict runs/last photos/ --out out/\n"
+        "  python -m lightning_zoo predict resnet50 dog.jpg",
+    )
+    parser.add_argument("what", metavar="RUN_OR_MODEL", help="what predicts")
+    parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="image files and folders")
+    parser.add_argument("--out", metavar="DIR", help="folder for pictures and predictions.json")
+    parser.add_argument("--weights", default="DEFAULT", metavar="W", help="with a model (DEFAULT)")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
+    parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
+    options = parser.parse_args(list(args))
+
+    from lightning_zoo.engine import predict
+
+    broken: list[str] = []
+    found = predict(
+        options.what,
+        options.inputs,
+        out=options.out,
+        weights=options.weights,
+        runs=options.runs,
+        debug=debug,
+        broken=broken,
+    )
+    if options.json:
+        print(json.dumps([asdict(p) for p in found], ensure_ascii=False))
+    else:
+        width = max((len(p.file) for p in found), default=0)
+        for p in found:
+            rest = ", ".join(f"{name} {100 * score:.1f} %" for name, score in p.top[1:3])
+            print(f"{p.file:<{width}}  {p.label} {100 * p.score:.1f} %   ({rest})")
+    if options.out and found and not options.json:
+        print(f"pictures: {options.out}/grid.png and one for each photo")
+    for sentence in broken:
+        print(f"skipped: {sentence}", file=sys.stderr)
+    if broken and not found:
+        raise ZooError(f"none of the {len(broken)} files could be read")
+    return 1 if broken else 0

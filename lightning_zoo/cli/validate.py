@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from lightning_zoo.cli import new_parser, overrides
+from lightning_zoo.recipe import load_recipe
+
+
+def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
+    """Measure a run, a checkpoint or published weights."""
+    split = "validation" if stage == "validate" else "test"
+    parser = new_parser(
+        stage,
+        f"Measure on the {split} split: a run (folder, 'last' or a recipe's name), a checkpoint,\n"
+        "or published weights with a recipe's data.",
+        f"  python -m lightning_zoo {stage} runs/last\n"
+        f"  python -m lightning_zoo {stage} --recipe resnet50 --weights DEFAULT --check\n"
+        "Any key of the recipe is an option too: --data.root DIR --data.workers 8",
+        usage=f"python -m lightning_zoo {stage} [RUN] [options] [--KEY VALUE ...]",
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", help="run or checkpoint")
+    parser.add_argument("--recipe", metavar="NAME", help="instead of a run, with --weights")
+    parser.add_argument("--weights", metavar="W", help="published name, DEFAULT or a file")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the recipe's reference; exit 1 if below"
+    )
+    parser.add_argument("--devices", default="auto", metavar="N", help="devices here (auto)")
+    parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options, pairs = overrides.parse(parser, args)
+    if options.recipe:
+        load_recipe(options.recipe).with_overrides(pairs).check()
+
+    from lightning_zoo import engine
+
+    result = getattr(engine, stage)(
+        options.run,
+        pairs,
+        recipe=options.recipe,
+        weights=options.weights,
+        devices=options.devices,
+        out=options.out,
+        debug=debug,
+    )
+    if options.json:
+        print(json.dumps({"metrics": result.metrics, "expected": result.expected,
+                          "tolerance": result.tolerance, "passed": result.passed}))  # fmt: skip
+    else:
+        for name, value in sorted(result.metrics.items()):
+            line = f"{name:<16}{value:10.4f}" if "loss" in name else f"{name:<16}{value:10.3f}"
+            if name in result.expected:
+                line += f"   reference {result.expected[name]:.3f} +- {result.tolerance:g}"
+            print(line)
+        if result.skipped:
+            print(f"{len(result.skipped)} broken files were left out: {', '.join(result.skipped)}")
+    if not options.check:
+        return 0
+    if not result.expected:
+        print("check: the recipe states no reference figures")
+        return 1
+    print("check: passed" if result.passed else "check: below the reference")
+    return 0 if result.passed else 1
