@@ -32,8 +32,8 @@ class BatchPlan:
     def explain(self, reference: dict[str, int] | None = None) -> str:
         """Return the arithmetic as one line, with what the reference ran where that is known."""
         text = (
-            f"{self.size} images a step = {_count(self.devices, 'device')} x "
-            f"{_count(self.per_device, 'image')} x {_count(self.accumulate, 'batch', 'es')}"
+            f"{self.size} images a step = {counted(self.devices, 'device')} x "
+            f"{counted(self.per_device, 'image')} x {counted(self.accumulate, 'batch', 'es')}"
         )
         if self.lr_scale != 1.0:
             text += f"; learning rate x {self.lr_scale:g} by the linear rule"
@@ -69,11 +69,12 @@ def plan_batches(size: int, per_device: int, devices: int, *, lr_rule: str = "fi
         options.append(f"--batch.size {max(1, round(size / at_once)) * at_once}")
         options.append("--lr_rule linear (one forward pass a step, learning rate scaled)")
         raise ZooError(
-            f"batch.size {size} is no multiple of {_count(devices, 'device')} x "
-            f"{_count(per_device, 'image')} = {at_once}; choose one of: " + ", ".join(options)
+            f"batch.size {size} is no multiple of {counted(devices, 'device')} x "
+            f"{counted(per_device, 'image')} = {at_once}; choose one of: " + ", ".join(options)
         )
     return BatchPlan(size, per_device, devices, size // at_once)
 
 
-def _count(n: int, noun: str, plural: str = "s") -> str:
+def counted(n: int, noun: str, plural: str = "s") -> str:
+    """Return a number with its noun: ``1 device``, ``8 devices``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}{plural}"

@@ -250,7 +250,9 @@ def write(content: IO[bytes], size: int, path: Path) -> None:
         with part.open("wb") as file:
             shutil.copyfileobj(content, file)
     except tarfile.TarError as error:
-        raise ZooError(f"the archive ends within {path.name} ({error}); download it again") from None
+        raise ZooError(
+            f"the archive ends within {path.name} ({error}); download it again"
+        ) from None
     if part.stat().st_size != size:
         raise ZooError(f"{path.name} ends after {part.stat().st_size} of {size} bytes")
     part.replace(path)

@@ -47,8 +47,9 @@ def loader_benchmark(
         repeats: Rounds over the photos; the median round counts.
 
     Yields:
-        One JSON-able row for each of ``"train"`` and ``"eval"``: images a second of both, their
-        ratio, the largest difference of a byte, and the share of decoding in our time.
+        One JSON-able row for ``"train"``, ``"eval"`` and the latter with torch's resize: images a
+        second of both, their ratio, the largest difference of a byte, and the share of decoding in
+        our time.
 
     Raises:
         ZooError: If ``root`` holds no JPEG.
@@ -60,7 +61,7 @@ def loader_benchmark(
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         photos = _photos(root, images, Path(folder))
-        train, evaluate = TrainTransform(), EvalTransform()
+        train, evaluate, fast = TrainTransform(), EvalTransform(), EvalTransform(exact=False)
         yield _compare(
             "train",
             photos,
@@ -73,6 +74,13 @@ def loader_benchmark(
             photos,
             repeats,
             ours=lambda file, i: evaluate(read_image(file)),
+            pillow=_pillow_eval,
+        )
+        yield _compare(
+            "eval, torch's resize",
+            photos,
+            repeats,
+            ours=lambda file, i: fast(read_image(file)),
             pillow=_pillow_eval,
         )
     torch.set_num_threads(threads[0])

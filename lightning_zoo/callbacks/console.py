@@ -37,9 +37,17 @@ class Console(Callback):
         else:
             print(text, flush=True)  # noqa: T201  the console is this class's purpose
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock here too: a run resumed in mid-epoch has no start of the epoch."""
+        self._start_epoch(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the row of the epoch before, then start this one's clock and bar."""
         self._print_row(trainer)
+        self._start_epoch(trainer, pl_module)
+
+    def _start_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close_bar()
         self._epoch_start = self._drawn = time.monotonic()
         self._train_seconds = 0.0
         self._seen = 0

@@ -89,6 +89,8 @@ class ZooDataset(Dataset[Any]):
                     )
                 if self.split != "train":
                     return None
+            except ZooError as error:  # a mistake in the arguments that shows itself here
+                return Refused(str(error))
         return Refused(f"none of the {len(self)} training files can be read")
 
 

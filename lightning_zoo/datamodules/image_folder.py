@@ -305,10 +305,10 @@ ROOT/
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             try:
+                columns = list(reader.fieldnames or [])
                 rows = list(reader)
-            except csv.Error as error:
+            except (csv.Error, UnicodeDecodeError) as error:
                 raise ZooError(f"{str(path)!r}, line {reader.line_num}: {error}") from None
-        columns = list(reader.fieldnames or [])
         if "file" not in columns:
             raise ZooError(
                 f"{str(path)!r} has no column 'file'; it has {', '.join(columns) or 'no column'}"

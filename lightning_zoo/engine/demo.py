@@ -10,7 +10,8 @@ from lightning_zoo.engine.shapes import write_shapes
 from lightning_zoo.errors import unknown
 
 TASKS = ("classification",)
-TRAIN_IMAGES, VAL_IMAGES = 240, 40  # of each class
+TRAIN_IMAGES, VAL_IMAGES = 300, 40  # of each class
+SIDE = 96  # pixels
 
 
 def demo(task: str = "classification", *, out: str | Path = "runs") -> FitResult:
@@ -26,7 +27,7 @@ def demo(task: str = "classification", *, out: str | Path = "runs") -> FitResult
     data = Path(out) / "demo_data" / task
     print(f"data     {data}: pictures of six shapes, made on the spot")  # noqa: T201
     shutil.rmtree(data, ignore_errors=True)
-    write_shapes(data, train=TRAIN_IMAGES, val=VAL_IMAGES)
+    write_shapes(data, train=TRAIN_IMAGES, val=VAL_IMAGES, side=SIDE)
     result = fit(f"demo_{task}", {"data.root": str(data)}, out=out)
     pictures = result.run / "predictions"
     photos = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_zoo.batch import counted
 from lightning_zoo.callbacks import Checkpoints, Console, PredictionPictures, RunRecord
 from lightning_zoo.engine.session import (
     Overrides,
@@ -21,7 +22,7 @@ from lightning_zoo.engine.session import (
     hush,
     plan_for,
 )
-from lightning_zoo.engine.smoke import settle_norms, shrink
+from lightning_zoo.engine.smoke import shrink
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.loggers import MetricsCsv, build_loggers
 from lightning_zoo.optim import Length
@@ -107,7 +108,7 @@ def fit(
                 stack.callback(os.environ.pop, f"{RUN_VARIABLE}_DATA", None)
             _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
             chosen = shrink(chosen, Path(folder), devices=count).check()
-        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), smoke)
+        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out))
 
 
 def _fit(
@@ -117,15 +118,12 @@ def _fit(
     loggers: Sequence[str] | None,
     lr_rule: str,
     out: Path,
-    smoke: bool,
 ) -> FitResult:
     accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
     plan = plan_for(recipe, count, lr_rule)
     checkpoint, run = _find_resume(recipe, resume, out)
     data = build_data(recipe, plan, "fit")
     task, config = build_task(recipe, num_classes=data.num_classes)
-    if smoke:
-        settle_norms(task.model)
     if getattr(task, "multilabel", data.multilabel) != data.multilabel:
         found = "several labels" if data.multilabel else "one label"
         raise ZooError(
@@ -251,7 +249,7 @@ def _introduce(
     reference = config.get("reference") or {}
     known = {k: reference[k] for k in ("devices", "per_device") if k in reference}
     say(f"batch    {plan.explain(known if len(known) == 2 else None)}")
-    say(f"length   {length.epochs} epochs x {length.steps_per_epoch} steps")
+    say(f"length   {counted(length.epochs, 'epoch')} x {counted(length.steps_per_epoch, 'step')}")
     if report := getattr(task.model, "load_report", None):
         say(f"weights  {report}")
     say(f"run      {run.path} ({', '.join(dict.fromkeys(['csv', *loggers]))})")

@@ -6,9 +6,6 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from lightning_zoo.models import get_entry
 from lightning_zoo.recipe import Recipe
 from lightning_zoo.recipe.schema import signature
@@ -23,7 +20,8 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     """Return the recipe shrunk to two optimizer steps, with generated data in ``folder``.
 
     What is tried is the recipe's own model, optimizer, schedule and augmentation; what shrinks is
-    the data, the image size (to what the model still takes), the batch and the number of epochs.
+    the data, the image size (to what the model still takes), the batch, the learning rate with it
+    (linearly), and the number of epochs.
     """
     data = signature(recipe.config["data"]["class_path"])
     module = getattr(importlib.import_module(data.module), data.name)
@@ -52,14 +50,3 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     if lr is not None:  # the rate of a large batch would drive four images to infinity
         changes.append(("model.optimizer.lr", lr * STEP * devices / recipe.config["batch"]["size"]))
     return recipe.with_overrides(changes)
-
-
-def settle_norms(network: nn.Module) -> None:
-    """Let batch norms average over all batches so far.
-
-    Two steps are too few for their usual pace: evaluating a network as deep as ResNet-152 with
-    statistics that are still near their start overflows.
-    """
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = None

@@ -7,6 +7,7 @@ import importlib
 import os
 from typing import Any
 
+from lightning_zoo.errors import ZooError
 from lightning_zoo.recipe.schema import signature
 
 
@@ -26,7 +27,10 @@ def _callable(node: dict[str, Any]) -> Any:
     if found.module.split(".")[0] == "albumentations":
         # albumentations asks the network for its newest version while it is imported
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    return getattr(importlib.import_module(found.module), found.name)
+    made = getattr(importlib.import_module(found.module), found.name, None)
+    if not isinstance(made, type):  # never call anything else on a recipe's word
+        raise ZooError(f"class_path {node['class_path']!r} is no class of {found.module}")
+    return made
 
 
 def _arguments(node: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def _find(package: str, name: str, class_path: str) -> tuple[str, Path]:
         raise ZooError(f"class_path {class_path!r}: the package {top} is not installed")
     base = Path(spec.submodule_search_locations[0]).joinpath(*rest)
     pattern = re.compile(rf"^class {re.escape(name)}\b", re.M)
-    for path in _files(base):
+    # somewhere in torch there is a `class load`, and torch.load is a function that runs files
+    for path in _files(base) if name[:1].isupper() else ():
         if pattern.search(path.read_text("utf-8")):
             return package, path
     choices = {
@@ -231,6 +232,17 @@ def describe(annotation: ast.expr | None) -> str:
     """Return the annotation as a reader would say it."""
     if found := choices(annotation):
         return "one of " + ", ".join(str(c) for c in found)
-    text = ast.unparse(annotation) if annotation is not None else "anything"
+    match annotation:
+        case None:
+            return "anything"
+        case ast.Constant(value=None):
+            return "null"
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return f"{describe(left)} or {describe(right)}"
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return f"{describe(inner)} or null"
+        case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=items)):
+            return " or ".join(dict.fromkeys(describe(item) for item in items))
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    return words.get(text, text.replace("None", "null"))
+    text = ast.unparse(annotation)
+    return words.get(text, text)

@@ -81,8 +81,13 @@ def read(path: Path) -> Document:
         raise ZooError(f"cannot read the recipe {path}: {error}") from None
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 def _build(loader: Any, node: yaml.Node, path: Path_, document: Document, source: str) -> Any:
     document.lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        raise ZooError(f"{source}:{node.start_mark.line + 1}: the tag {node.tag} is not allowed")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:

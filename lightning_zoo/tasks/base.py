@@ -133,9 +133,17 @@ class Task(LightningModule):
         return {"": self.model, "ema_": self.ema.module}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw dropout and mixing from seed, epoch, batch and rank alone: runs can resume."""
-        key = (self.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx
-        torch.manual_seed((key * 1_000_003 + self.global_rank) % 2**63)
+        """Draw dropout and mixing from seed, epoch and chunk of images alone.
+
+        A chunk is the images of one forward pass; which device takes it, and when, does not matter.
+        So a resumed run draws the same numbers, and so does one on another number of devices.
+        """
+        chunk = batch_idx * self.trainer.world_size + self.global_rank
+        key = (self.seed * 1_000_003 + self.current_epoch) * 1_000_000_007 + chunk
+        # torch.manual_seed takes a millisecond: it queues a call for every kind of device there is
+        torch.default_generator.manual_seed(key % 2**63)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(key % 2**63)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -149,6 +157,13 @@ class Task(LightningModule):
             self.ema.update_parameters(self.model)
             if epoch < self.ema_warmup_epochs:
                 self.ema.n_averaged.fill_(0)  # the next update copies again
+
+    def record_loss(self, loss: Tensor, samples: int) -> None:
+        """Count a training batch's mean loss, and log it at the steps that loggers write."""
+        self.train_loss.update(loss, samples)
+        # Lightning's log() takes longer than all the rest of our layer, so not at every step
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", loss.detach(), batch_size=samples)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss."""

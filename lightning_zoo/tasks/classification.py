@@ -126,8 +126,7 @@ class ClassificationTask(Task):
         for head in aux:
             if head is not None:
                 loss = loss + self.aux_weight * self.loss(head, target)
-        self.train_loss.update(loss, len(x))
-        self.log("train/loss", loss.detach(), batch_size=len(x))
+        self.record_loss(loss, len(x))
         return loss
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

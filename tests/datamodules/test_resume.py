@@ -24,7 +24,9 @@ class Net(LightningModule):
         self.seen = []
 
     def training_step(self, batch, batch_idx):
-        self.seen.append((self.current_epoch, batch_idx, tuple(batch["id"]), batch["image"].clone()))
+        self.seen.append(
+            (self.current_epoch, batch_idx, tuple(batch["id"]), batch["image"].clone())
+        )
         pixels = batch["image"].float().mean(dim=(0, 2, 3)) / 255
         return ((self.weight - pixels) ** 2).sum()
 

@@ -56,7 +56,7 @@ def test_an_epoch_by_hand():
 
 def test_fewer_images_than_a_step():
     (step,) = steps(BatchPlan(8, 4, 1, 2), n=3)
-    assert Counter(key.index for key in step).most_common() == [(0, 3), (1, 3), (2, 2)]
+    assert sorted(Counter(key.index for key in step).values()) == [2, 3, 3]
     assert len(set(step)) == 8  # no key twice, so no pixels twice
 
 

@@ -58,9 +58,7 @@ class Row:
     average: tuple[float, int, int] | None = None  # decay, every so many steps, epochs of warm-up
 
 
-def sgd(
-    lr: float, weight_decay: float, epochs: int, images: int, *decay: Any, **more: Any
-) -> Row:
+def sgd(lr: float, weight_decay: float, epochs: int, images: int, *decay: Any, **more: Any) -> Row:
     group = {"momentum": 0.9, "dampening": 0, "nesterov": more.pop("nesterov", False)}
     return Row(lr, weight_decay, epochs, images, decay, group=group, **more)
 
@@ -86,13 +84,13 @@ def rmsprop() -> Row:
     )
 
 
-def later() -> Row:
+def later(resize: int = 232) -> Row:
     return sgd(
         0.5, 2e-5, 600, 8 * 128, "cosine", 5, 0.01,
         norm_weight_decay=0.0,
         task={"label_smoothing": 0.1, "mixup_alpha": 0.2, "cutmix_alpha": 1.0},
         crop=176,
-        resize=232,
+        resize=resize,
         data={
             "auto_augment": "trivial",
             "auto_augment_interpolation": "bilinear",
@@ -131,8 +129,8 @@ TABLE = {
         task={"aux_weight": 0.4, "model_args": {"aux_logits": True}},
     ),
     "googlenet": standard(task={"aux_weight": 0.3, "model_args": {"aux_logits": True}}),
-    "shufflenet_v2_x0_5": later(),
-    "shufflenet_v2_x1_0": later(),
+    "shufflenet_v2_x0_5": later(resize=256),
+    "shufflenet_v2_x1_0": later(resize=256),
     "shufflenet_v2_x1_5": later(),
     "shufflenet_v2_x2_0": later(),
     "mobilenet_v2": sgd(0.045, 4e-5, 300, 8 * 32, "each", 0.98),
@@ -159,9 +157,12 @@ class StandIn(nn.Module):
         self.fc = nn.Linear(2, 3)
 
 
-def build(name: str, monkeypatch: pytest.MonkeyPatch, steps: int) -> tuple[Recipe, Any]:
-    """Build the recipe's task as the engine does, on a stand-in network."""
-    monkeypatch.setattr(classification, "get_model", lambda *args, **kwargs: StandIn())
+def build(
+    name: str, monkeypatch: pytest.MonkeyPatch, steps: int, network: nn.Module | None = None
+) -> tuple[Recipe, Any]:
+    """Build the recipe's task as the engine does, on a stand-in network where none is given."""
+    chosen = StandIn() if network is None else network
+    monkeypatch.setattr(classification, "get_model", lambda *args, **kwargs: chosen)
     recipe = load_recipe(name).check()
     task, _ = build_task(recipe, num_classes=1000)
     batch = recipe.config["batch"]
@@ -272,10 +273,7 @@ def test_parameter_groups(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_norms_of_the_real_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.device("meta"):
         network = models.get_model(name)
-    monkeypatch.setattr(StandIn, "__new__", lambda cls: network)
-    monkeypatch.setattr(classification, "averaged_copy", None, raising=False)
-    _, task = build(name, monkeypatch, steps=2)
-    task.model = network
+    _, task = build(name, monkeypatch, steps=2, network=network)
     optimizer = task.configure_optimizers()["optimizer"]
     free = {id(p) for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
     norms = [n.removesuffix("running_mean") for n, _ in network.named_buffers() if "mean" in n]

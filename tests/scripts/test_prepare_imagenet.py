@@ -174,7 +174,7 @@ def test_labels_that_do_not_fit(tmp_path):
     val_archives(tmp_path)
     pixels = tar_of(("ILSVRC2012_val_00000001.JPEG", b"x"))
     (tmp_path / prep.VAL).write_bytes(pixels)
-    with pytest.raises(prep.ZooError, match="1 images and .* 4 labels"):
+    with pytest.raises(prep.ZooError, match=r"1 images and .* 4 labels"):
         prep.prepare(tmp_path, tmp_path / "root", only="val")
     val_archives(tmp_path, labels=(9,))
     with pytest.raises(prep.ZooError, match="cannot be read"):

@@ -78,11 +78,15 @@ FILES = {
     "png palette alphas": encode(P, "PNG", transparency=bytes(range(200))),
     "png grey transparent": encode(photo().convert("L"), "PNG", transparency=30),
     "png rgb transparent": encode(photo(), "PNG", transparency=(1, 2, 3)),
-    **{f"png {bits} bit": encode(photo().quantize(2**bits), "PNG", bits=bits) for bits in (1, 2, 4)},
+    **{
+        f"png {bits} bit": encode(photo().quantize(2**bits), "PNG", bits=bits) for bits in (1, 2, 4)
+    },
     "png grey 16": encode(grey16(), "PNG"),
     "png rgb 16": rgb16(),
     **{
-        f"{kind} {mode}": encode(with_alpha("RGBA") if mode == "RGBA" else photo().convert(mode), kind)
+        f"{kind} {mode}": encode(
+            with_alpha("RGBA") if mode == "RGBA" else photo().convert(mode), kind
+        )
         for kind in ("WEBP", "BMP", "TIFF")
         for mode in ("RGB", "RGBA", "L", "P")
     },
