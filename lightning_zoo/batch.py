@@ -75,6 +75,21 @@ def plan_batches(size: int, per_device: int, devices: int, *, lr_rule: str = "fi
     return BatchPlan(size, per_device, devices, size // at_once)
 
 
+def check_devices(devices: int | str) -> int | None:
+    """Return the number of devices asked for, None for ``"auto"``.
+
+    Raises:
+        ZooError: If it is neither a number nor ``"auto"``.
+    """
+    if devices in ("auto", "-1", -1):
+        return None
+    if isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        raise ZooError(f"--devices is {devices!r}; expected auto or a whole number of at least 1")
+    return devices
+
+
 def counted(n: int, noun: str, plural: str = "s") -> str:
     """Return a number with its noun: ``1 device``, ``8 devices``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}{plural}"

@@ -20,13 +20,14 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lightning_zoo.errors import ZooError
+from lightning_zoo.errors import ZooError, nearest
 
 PACKAGES = (
     "torch",
@@ -187,11 +188,16 @@ def _point_last(out: Path, path: Path) -> None:
         os.replace(temporary, out / "last")
 
 
-def find_run(text: str | Path, out: Path = Path("runs")) -> Run:
+def find_run(text: str | Path, out: Path = Path("runs"), models: Sequence[str] = ()) -> Run:
     """Return the run meant by a folder, ``last``, or a recipe's name (its newest run).
 
+    Args:
+        text: What was named.
+        out: Folder of the run folders.
+        models: Models that could have been named as well, for the error.
+
     Raises:
-        ZooError: If there is no such run.
+        ZooError: If there is no such run; the text names the nearest name.
     """
     path = Path(text)
     for candidate in (path, out / path):
@@ -200,8 +206,18 @@ def find_run(text: str | Path, out: Path = Path("runs")) -> Run:
     if runs := list_runs(out, str(text)):
         return runs[-1]
     known = sorted({r.path.parent.name for r in list_runs(out)})
-    hint = f"; runs in {out}/: {', '.join(known)}" if known else f"; {out}/ has no runs yet"
-    raise ZooError(f"no run {str(text)!r}; expected a run folder, 'last' or a recipe's name{hint}")
+    kinds = ["a run folder", "'last'", "a recipe's name"]
+    if models:
+        kinds.append("a model's name")
+    tail = f"expected {', '.join(kinds[:-1])} or {kinds[-1]}"
+    if (guess := nearest(str(text), [*known, *models])) is not None:
+        tail = f"did you mean {guess}?"
+    elif known:
+        tail += f"; runs in {out}/: {', '.join(known)}"
+    else:
+        tail += f"; {out}/ has no runs yet"
+    kind = "run or model" if models else "run"
+    raise ZooError(f"no {kind} {str(text)!r}; {tail}")
 
 
 def list_runs(out: Path, recipe: str = "*") -> list[Run]:

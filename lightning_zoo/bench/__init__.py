@@ -1,1 +1,1 @@
-"""Benchmarks: ratios within one run, printed as JSON lines by ``python -m lightning_zoo benchmark``."""
+"""Benchmarks: ratios within one run, printed by ``python -m lightning_zoo benchmark``."""

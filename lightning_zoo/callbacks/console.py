@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_zoo.loggers import MetricsCsv
+
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_REDRAWS = 0.2
 
@@ -123,6 +125,10 @@ class Console(Callback):
         self._close_bar()
         self._train_seconds = self._train_seconds or time.monotonic() - self._epoch_start
         self._pending = trainer.current_epoch
+        rate = self._seen * self.images_per_batch / self._train_seconds
+        for logger in trainer.loggers:  # but the CSV file is the same for every run of a recipe
+            if not isinstance(logger, MetricsCsv):
+                logger.log_metrics({"images/s": rate}, step=trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last row."""
@@ -134,7 +140,7 @@ class Console(Callback):
             return
         cells: dict[str, str] = {"epoch": str(epoch)}
         for name, value in trainer.callback_metrics.items():
-            if name != "train/loss":
+            if name not in ("train/loss", "lr"):
                 digits = 4 if "loss" in name else 2
                 cells[name.replace("_epoch", "")] = f"{float(value):.{digits}f}"
         if self._lr is not None:

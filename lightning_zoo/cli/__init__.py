@@ -10,9 +10,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lightning_zoo import __version__
-from lightning_zoo.errors import ZooError, unknown
+from lightning_zoo.errors import ZooError, nearest, unknown
 
 # verb: (what it does, its module); the order is that of --help
 VERBS = {
@@ -28,7 +29,7 @@ VERBS = {
 
 HELP = """usage: python -m lightning_zoo VERB ...
 
-The classic torchvision model zoo, trained and measured with PyTorch Lightning recipes.
+The classic torchvision model zoo, trained and measured with Lightning recipes.
 
 {verbs}
 
@@ -43,12 +44,35 @@ The classic torchvision model zoo, trained and measured with PyTorch Lightning r
 class Parser(argparse.ArgumentParser):
     """Answers a mistyped option or choice in one sentence, with the nearest right one."""
 
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember what was given, for :meth:`error`."""
+        self.given = [] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def long_options(self) -> list[str]:
+        """Return the options that begin with two dashes, those of verbs within this one too."""
+        found: list[str] = []
+        for action in self._actions:
+            found += [option for option in action.option_strings if option.startswith("--")]
+            for parser in action.choices.values() if isinstance(action.choices, dict) else ():
+                found += parser.long_options()
+        return list(dict.fromkeys(found))
+
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise what argparse would print with a page of usage."""
+        for option in (token.partition("=")[0] for token in self.given):
+            if option[:2] != "--" or "." in option or option in self.long_options():
+                continue
+            if (guess := nearest(option, self.long_options())) is not None:
+                raise ZooError(f"unknown option '{option}'; did you mean {guess}?")
         if "invalid choice: " in message and "(choose from " in message:
             name = message.split("invalid choice: ")[1].split(" (choose from ")[0].strip("'\"")
             listed = message.split("(choose from ")[1].rstrip(")")
             kind = message.split(":")[0].removeprefix("argument ").lower()
+            if kind.startswith("{"):  # how argparse calls the verbs within a verb
+                kind = f"verb of {self.prog.split()[-1]}"
             raise unknown(kind, name, [c.strip(" '\"") for c in listed.split(",")])
         raise ZooError(f"{message}; see: {self.prog} --help")
 

@@ -16,7 +16,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         "benchmark",
         "Measure, as ratios within one run, and print one JSON line a figure:\n"
         "  startup  import and the quick verbs\n"
-        "  loader   images a second of one core, against a Pillow pipeline of the same result\n"
+        "  loader   images a second of one core, against Pillow with the same result\n"
         "  step     what our layer adds to a step of bare Lightning",
     )
     parser.add_argument(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_zoo.batch import check_devices
 from lightning_zoo.cli import new_parser, overrides
 from lightning_zoo.errors import unknown
 from lightning_zoo.recipe import load_recipe
@@ -16,7 +17,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         "Any key of the recipe is an option too, init_args left out:\n"
         "  --data.root DIR  --trainer.max_epochs 3  --model.optimizer.lr 0.01\n"
         "See them with: python -m lightning_zoo recipes show NAME",
-        usage="python -m lightning_zoo fit --recipe NAME_OR_FILE [options] [--KEY VALUE ...]",
+        usage="python -m lightning_zoo fit --recipe NAME [options] [--KEY VALUE ...]",
     )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="recipe's name or file")
     parser.add_argument("--smoke", action="store_true", help="two steps on generated data")
@@ -35,6 +36,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     for name in loggers or ():
         if name not in LOGGERS:
             raise unknown("--logger", name, LOGGERS)
+    check_devices(options.devices)
     recipe = overrides.check_early(load_recipe(options.recipe), pairs)
 
     from lightning_zoo.engine import fit

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from lightning_zoo.cli import Parser
 from lightning_zoo.errors import ZooError, nearest
-from lightning_zoo.recipe import Recipe
+from lightning_zoo.recipe import Recipe, load_recipe
 from lightning_zoo.recipe.lint import SECTIONS
 from lightning_zoo.recipe.yaml_lines import parse_scalar
 
@@ -21,11 +22,17 @@ def parse(parser: Parser, args: Sequence[str]) -> tuple[Any, Pairs]:
         ZooError: If an option is neither; the text names the nearest that is.
     """
     known, rest = parser.parse_known_args(list(args))
-    return known, pairs_of(rest, parser)
+    return known, pairs_of(rest, parser, known.recipe)
 
 
-def pairs_of(tokens: Sequence[str], parser: Parser) -> Pairs:
-    """Return ``--key value`` and ``--key=value`` tokens as pairs, values read as YAML."""
+def pairs_of(tokens: Sequence[str], parser: Parser, recipe: str | None = None) -> Pairs:
+    """Return ``--key value`` and ``--key=value`` tokens as pairs, values read as YAML.
+
+    Args:
+        tokens: What the verb's own options left over.
+        parser: The verb's.
+        recipe: Name or file of the recipe whose keys an error may suggest.
+    """
     options = [o for action in parser._actions for o in action.option_strings if o[:2] == "--"]
     pairs: Pairs = []
     i = 0
@@ -39,6 +46,8 @@ def pairs_of(tokens: Sequence[str], parser: Parser) -> Pairs:
             if "." in key:
                 section = nearest(key.split(".")[0], SECTIONS)
                 guess = f"--{section}.{key.split('.', 1)[1]}" if section else None
+            if ends := [k for k in _keys(recipe) if k.endswith(f".{key}")]:
+                guess = f"--{min(ends, key=len)}"  # the sections were left out
             tail = f"did you mean {guess}?" if guess else f"see: {parser.prog} --help"
             raise ZooError(f"unknown option '--{key}'; {tail}")
         if not equals:
@@ -49,6 +58,22 @@ def pairs_of(tokens: Sequence[str], parser: Parser) -> Pairs:
         pairs.append((key, parse_scalar(value)))
         i += 1
     return pairs
+
+
+def _keys(recipe: str | None) -> list[str]:
+    """Return a recipe's dotted keys, ``init_args`` left out; none where there is no such recipe."""
+    found: list[str] = []
+
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            inner = path if key == "init_args" else f"{path}.{key}".lstrip(".")
+            if key != "init_args":
+                found.append(inner)
+            walk(value, inner)
+
+    with contextlib.suppress(ZooError):
+        walk(load_recipe(recipe).config if recipe else {}, "")
+    return found
 
 
 def check_early(recipe: Recipe, pairs: Pairs) -> Recipe:

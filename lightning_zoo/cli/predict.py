@@ -4,9 +4,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from lightning_zoo.cli import new_parser
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models.registry import list_models
+from lightning_zoo.runs import find_run
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -14,7 +17,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser = new_parser(
         "predict",
         "Classify photos with a run (folder, 'last' or a recipe's name), a checkpoint or\n"
-        "a model of the zoo. Unreadable files are named, the rest goes on (exit status 1).",
+        "a model of the zoo. Unreadable files are named, the rest goes on (exit 1).",
         "  python -m lightning_zoo predict runs/last photos/ --out out/\n"
         "  python -m lightning_zoo predict resnet50 dog.jpg",
     )
@@ -25,6 +28,9 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     options = parser.parse_args(list(args))
+    models = list_models("classification")
+    if options.what not in models and Path(options.what).suffix != ".ckpt":
+        find_run(options.what, Path(options.runs), models)
 
     from lightning_zoo.engine import predict
 

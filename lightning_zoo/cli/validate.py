@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from lightning_zoo.batch import check_devices
 from lightning_zoo.cli import new_parser, overrides
 from lightning_zoo.recipe import load_recipe
+from lightning_zoo.runs import find_run
 
 
 def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
@@ -12,8 +15,8 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
     split = "validation" if stage == "validate" else "test"
     parser = new_parser(
         stage,
-        f"Measure on the {split} split: a run (folder, 'last' or a recipe's name), a checkpoint,\n"
-        "or published weights with a recipe's data.",
+        f"Measure on the {split} split: a run (folder, 'last' or a recipe's name),\n"
+        "a checkpoint, or published weights with a recipe's data.",
         f"  python -m lightning_zoo {stage} runs/last\n"
         f"  python -m lightning_zoo {stage} --recipe resnet50 --weights DEFAULT --check\n"
         "Any key of the recipe is an option too: --data.root DIR --data.workers 8",
@@ -31,6 +34,9 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
     options, pairs = overrides.parse(parser, args)
     if options.recipe:
         load_recipe(options.recipe).with_overrides(pairs).check()
+    elif options.run and Path(options.run).suffix != ".ckpt":
+        find_run(options.run, Path(options.out))
+    check_devices(options.devices)
 
     from lightning_zoo import engine
 

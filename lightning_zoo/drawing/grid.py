@@ -64,7 +64,7 @@ def draw_tile(tile: Tile, side: int) -> Image.Image:
     return canvas
 
 
-def draw_grid(tiles: Sequence[Tile], *, columns: int = 4, side: int = 200) -> Image.Image:
+def draw_grid(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> Image.Image:
     """Return the tiles side by side, row by row.
 
     Args:

@@ -5,10 +5,12 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_zoo.batch import counted
 from lightning_zoo.callbacks import Checkpoints, Console, PredictionPictures, RunRecord
@@ -99,13 +101,8 @@ def fit(
         if name not in LOGGERS:
             raise unknown("--logger", name, LOGGERS)
     with contextlib.ExitStack() as stack:
-        if smoke:
-            # every process of the run must find the same files
-            folder = os.environ.get(f"{RUN_VARIABLE}_DATA")
-            if folder is None:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
-                os.environ[f"{RUN_VARIABLE}_DATA"] = folder
-                stack.callback(os.environ.pop, f"{RUN_VARIABLE}_DATA", None)
+        if smoke:  # every process of the run makes the same files for itself
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
             _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
             chosen = shrink(chosen, Path(folder), devices=count).check()
         return _fit(chosen, resume, devices, loggers, lr_rule, Path(out))
@@ -121,7 +118,7 @@ def _fit(
 ) -> FitResult:
     accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
     plan = plan_for(recipe, count, lr_rule)
-    checkpoint, run = _find_resume(recipe, resume, out)
+    checkpoint, run_before = _find_resume(recipe, resume, out)
     data = build_data(recipe, plan, "fit")
     task, config = build_task(recipe, num_classes=data.num_classes)
     if getattr(task, "multilabel", data.multilabel) != data.multilabel:
@@ -137,20 +134,8 @@ def _fit(
     seed = config.get("seed_everything", 0)
     task.configure(length, batch_size=plan.size, lr_scale=plan.lr_scale, seed=seed)
 
-    first = RUN_VARIABLE not in os.environ
-    if not first:
-        run = Run(Path(os.environ[RUN_VARIABLE]))
-    elif run is None:
-        run = create_run(out, recipe.name, config, recipe.header)
-    else:
-        run.update(
-            status="running",
-            finished=None,
-            error=None,
-            process=os.getpid(),
-            host=platform.node(),
-            command=sys.argv,
-        )
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    run = _share(lambda: _open(run_before, recipe, config, out))
     data.configure(plan, seed=seed, ledger=run.ledger)
     settings = {"checkpoint_steps": CHECKPOINT_STEPS, "pictures": 16, **config.get("run", {})}
     names = loggers if loggers is not None else settings.get("loggers", ["csv"])
@@ -179,15 +164,46 @@ def _fit(
         batches_per_epoch=length.steps_per_epoch * plan.accumulate,
         folder=run.path,
     )
-    os.environ[RUN_VARIABLE] = str(run.path)
+    started_by_us = RUN_VARIABLE not in os.environ
+    os.environ[RUN_VARIABLE] = str(run.path)  # for the processes that the trainer starts
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:
-        if first:
-            os.environ.pop(RUN_VARIABLE, None)
+        if started_by_us:
+            del os.environ[RUN_VARIABLE]
         for logger in made:
             _finish(logger)
     return _conclude(run, data, trainer.is_global_zero)
+
+
+def _open(run: Run | None, recipe: Recipe, config: dict[str, Any], out: Path) -> Run:
+    """Return the folder of a run that starts, or of one that goes on."""
+    if run is None:
+        return create_run(out, recipe.name, config, recipe.header)
+    run.update(
+        status="running",
+        finished=None,
+        error=None,
+        process=os.getpid(),
+        host=platform.node(),
+        command=sys.argv,
+    )
+    return run
+
+
+def _share(make: Callable[[], Run]) -> Run:
+    """Let the first process make the run's folder and tell the others which it is."""
+    if RUN_VARIABLE in os.environ:  # started by the first process
+        return Run(Path(os.environ[RUN_VARIABLE]))
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return make()
+    import torch.distributed as dist  # started by torchrun: all at once
+
+    if not dist.is_initialized():
+        dist.init_process_group()
+    path = [str(make().path) if dist.get_rank() == 0 else ""]
+    dist.broadcast_object_list(path, src=0)
+    return Run(Path(path[0]))
 
 
 def run_length(recipe: Recipe, steps_per_epoch: int, accumulate: int) -> Length:
@@ -207,11 +223,11 @@ def _find_resume(
     recipe: Recipe, resume: str | Path | None, out: Path
 ) -> tuple[Path | None, Run | None]:
     """Return the checkpoint to go on from and the run that it belongs to."""
-    if resume is None or RUN_VARIABLE in os.environ:
-        if RUN_VARIABLE in os.environ and resume is not None:
-            run = Run(Path(os.environ[RUN_VARIABLE]))
-            return (run.last if run.last.is_file() else None), run
+    if resume is None:
         return None, None
+    if RUN_VARIABLE in os.environ and not Path(resume).is_file():
+        run = Run(Path(os.environ[RUN_VARIABLE]))  # the first process has looked already
+        return (run.last if run.last.is_file() else None), run
     if str(resume) == "auto":
         found = newest_unfinished(out, recipe.name)
         if found is None:

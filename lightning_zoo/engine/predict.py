@@ -16,7 +16,7 @@ from lightning_zoo.engine.session import hush
 from lightning_zoo.errors import ZooError
 from lightning_zoo.models import get_entry, list_models
 from lightning_zoo.recipe.build import build
-from lightning_zoo.runs import read_checkpoint, write_text
+from lightning_zoo.runs import find_run, read_checkpoint, write_text
 from lightning_zoo.transforms.classification import EvalTransform
 from lightning_zoo.transforms.decode import EXTENSIONS, DecodeError, read_image
 
@@ -140,13 +140,9 @@ def load_classifier(what: str | Path, weights: str, runs: Path) -> Classifier:
     """Return the classifier meant by a run, a checkpoint or a model's name."""
     if str(what) in list_models("classification"):
         return _published(str(what), weights)
-    try:
-        recipe, checkpoint = resolve(what, None, None, runs)
-    except ZooError as error:
-        text = str(error)
-        if text.startswith("no run"):
-            text += "; or the name of a model (see: python -m lightning_zoo models ls)"
-        raise ZooError(text) from None
+    if Path(what).suffix != ".ckpt":
+        what = find_run(what, runs, list_models("classification")).path
+    recipe, checkpoint = resolve(what, None, None, runs)
     if checkpoint is None:  # resolve() always finds one for a run
         raise ZooError(f"{what} has no checkpoint")
     recipe = recipe.with_overrides([("model.weights", None)])

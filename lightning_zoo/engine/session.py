@@ -14,12 +14,11 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
-from lightning_zoo.batch import BatchPlan, plan_batches
+from lightning_zoo.batch import BatchPlan, check_devices, plan_batches
 from lightning_zoo.callbacks import AtomicCheckpointIO
 from lightning_zoo.errors import ZooError
 from lightning_zoo.recipe import Recipe
 from lightning_zoo.recipe.build import build
-from lightning_zoo.recipe.yaml_lines import parse_scalar
 
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
@@ -58,18 +57,17 @@ def count_devices(devices: int | str, accelerator: str) -> tuple[str, int]:
     Raises:
         ZooError: If there are fewer devices than asked for.
     """
-    value = parse_scalar(devices) if isinstance(devices, str) else devices
+    asked = check_devices(devices)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if accelerator == "auto":
         accelerator = "cuda" if gpus else "cpu"
     there = gpus if accelerator in ("cuda", "gpu") else None
-    if value in ("auto", -1):
-        return accelerator, there or 1
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ZooError(f"--devices is {devices!r}; expected auto or a whole number of at least 1")
-    if there is not None and value > there:
-        raise ZooError(f"--devices is {value}, this machine has {there} of kind {accelerator}")
-    return accelerator, value
+    if asked is None:
+        started = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun says how many it started here
+        return accelerator, int(started) if started else there or 1
+    if there is not None and asked > there:
+        raise ZooError(f"--devices is {asked}, this machine has {there} of kind {accelerator}")
+    return accelerator, asked
 
 
 def plan_for(recipe: Recipe, devices: int, lr_rule: str = "fixed") -> BatchPlan:

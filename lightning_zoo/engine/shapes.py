@@ -53,7 +53,8 @@ def draw_shape(name: str, rng: np.random.Generator, side: int) -> Image.Image:
     )
     fill = tuple(int(v) for v in ink)
     if name == "ring":
-        draw.line([*outline, outline[0], outline[1]], fill=fill, width=int(0.3 * radius))
+        box = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(box, outline=fill, width=int(0.3 * radius))
     else:
         draw.polygon(outline, fill=fill)
     image = image.resize((side, side), Image.Resampling.BOX)

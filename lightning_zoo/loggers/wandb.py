@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
+import secrets
 import socket
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch.loggers import WandbLogger
 
@@ -24,23 +25,27 @@ def wandb_logger(run: Run, *, title: str) -> WandbLogger:
         title: Name under which the run is shown.
     """
     import wandb
-    from wandb.util import generate_id
 
     state = run.state()
     if state.wandb_id is None:
-        state.wandb_id = generate_id()
+        state.wandb_id = secrets.token_hex(4)
         run.write_state(state)
     mode = os.environ.get("WANDB_MODE") or ("online" if can_go_online() else "offline")
-    return WandbLogger(
+    # given a run, Lightning's logger leaves out the arguments that W&B has given up
+    experiment = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "lightning_zoo"),
         name=title,
         id=state.wandb_id,
-        save_dir=run.path,
-        mode=mode,
+        dir=run.path,
+        mode=cast(Any, mode),
+        resume="allow" if mode == "online" else None,
         settings=wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
         ),
     )
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=experiment, save_dir=run.path)
 
 
 def can_go_online() -> bool:

@@ -1,7 +1,7 @@
 """The table of models: who builds each, what its published weights are and what they score.
 
-The facts stand in ``facts/<task>.json`` and ``facts/classes/<name>.txt``; nothing here imports torch,
-so that listings answer at once. Command line, README tables, recipes and tests are drawn from it.
+The facts stand in ``facts/<task>.json`` and ``facts/classes/<name>.txt``; nothing here imports
+torch, so that listings answer at once. Command line, README tables and tests are drawn from it.
 """
 
 from __future__ import annotations

@@ -164,6 +164,7 @@ class Task(LightningModule):
         # Lightning's log() takes longer than all the rest of our layer, so not at every step
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss.detach(), batch_size=samples)
+            self.log("lr", self.current_lr(), batch_size=samples)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss."""
