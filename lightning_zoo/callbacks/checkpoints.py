@@ -39,9 +39,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             replace(temporary, path)
         except (OSError, RuntimeError) as error:
             # torch reports a full disk as a RuntimeError of its zip writer
-            temporary.unlink(missing_ok=True)
             kept = f"; the last whole checkpoint is {path}" if path.is_file() else ""
             raise ZooError(f"cannot save the checkpoint {path}: {error}{kept}") from error
+        finally:  # it is there only if something went wrong, Ctrl-C included
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def replace(temporary: Path, path: Path) -> None:

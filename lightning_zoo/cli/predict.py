@@ -47,7 +47,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     if options.json:
         print(json.dumps([asdict(p) for p in found], ensure_ascii=False))
     else:
-        width = max((len(p.file) for p in found), default=0)
+        width = min(60, max((len(p.file) for p in found), default=0))
         for p in found:
             rest = ", ".join(f"{name} {100 * score:.1f} %" for name, score in p.top[1:3])
             print(f"{p.file:<{width}}  {p.label} {100 * p.score:.1f} %   ({rest})")

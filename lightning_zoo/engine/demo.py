@@ -30,9 +30,8 @@ def demo(task: str = "classification", *, out: str | Path = "runs") -> FitResult
     write_shapes(data, train=TRAIN_IMAGES, val=VAL_IMAGES, side=SIDE)
     result = fit(f"demo_{task}", {"data.root": str(data)}, out=out)
     pictures = result.run / "predictions"
-    photos = [
-        p for folder in sorted((data / "val").iterdir()) for p in sorted(folder.iterdir())[:4]
-    ]
+    folders = [sorted(folder.iterdir()) for folder in sorted((data / "val").iterdir())]
+    photos = [folder[i] for i in range(4) for folder in folders]  # a column of the grid each
     predict(result.run, photos, out=pictures)
     took = time.monotonic() - start
     print(  # noqa: T201

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_zoo.batch import BatchPlan
 from lightning_zoo.engine.session import (
     Overrides,
     as_pairs,
@@ -14,10 +15,14 @@ from lightning_zoo.engine.session import (
     count_devices,
     hush,
     plan_for,
+    shared_folder,
 )
 from lightning_zoo.errors import ZooError
 from lightning_zoo.recipe import Recipe, load_recipe
 from lightning_zoo.runs import Run, find_run, read_checkpoint
+
+# The first process tells those that it starts where broken files are named.
+LEDGER_VARIABLE = "LIGHTNING_ZOO_LEDGER"
 
 
 @dataclass(frozen=True)
@@ -109,21 +114,35 @@ def evaluate(
     batch = chosen.config["batch"]
     chosen = chosen.with_overrides([("batch.size", batch["per_device"] * count)])
     plan = plan_for(chosen, count)
-    data = build_data(chosen, plan, stage)
+    with shared_folder(LEDGER_VARIABLE) as folder:
+        data = build_data(chosen, plan, stage, ledger=folder / "ledger.jsonl")
+        metrics, config = _measure(chosen, checkpoint, data, stage, accelerator, count, plan)
+        skipped = tuple(entry["file"] for entry in data.read_ledger())
+    reference = config.get("reference") or {}
+    split = "val" if stage == "validate" else "test"
+    expected = {f"{split}/{k}": float(v) for k, v in (reference.get("metrics") or {}).items()}
+    return EvalResult(metrics, expected, float(reference.get("tolerance", 0.0)), skipped)
+
+
+def _measure(
+    chosen: Recipe,
+    checkpoint: Path | None,
+    data: Any,
+    stage: str,
+    accelerator: str,
+    devices: int,
+    plan: BatchPlan,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the figures by name, and the resolved recipe."""
     if checkpoint is not None:  # the file brings all weights: nothing is fetched first
         chosen = chosen.with_overrides([("model.weights", None)])
     task, config = build_task(chosen, num_classes=data.num_classes)
     if checkpoint is not None:
         load_task(task, checkpoint)
-    trainer = build_trainer(chosen, accelerator=accelerator, devices=count, plan=plan, loggers=())
+    trainer = build_trainer(chosen, accelerator=accelerator, devices=devices, plan=plan, loggers=())
     run = getattr(trainer, stage)
     found = run(task, datamodule=data, verbose=False)
-    metrics = {name: float(value) for name, value in found[0].items()}
-    reference = config.get("reference") or {}
-    split = "val" if stage == "validate" else "test"
-    expected = {f"{split}/{k}": float(v) for k, v in (reference.get("metrics") or {}).items()}
-    skipped = tuple(entry["file"] for entry in data.read_ledger())
-    return EvalResult(metrics, expected, float(reference.get("tolerance", 0.0)), skipped)
+    return {name: float(value) for name, value in found[0].items()}, config
 
 
 def resolve(
@@ -165,10 +184,17 @@ def resolve(
 
 
 def recipe_of(checkpoint: Path) -> Recipe:
-    """Return the recipe that a checkpoint of ours carries."""
+    """Return the recipe that a checkpoint of ours carries.
+
+    Raises:
+        ZooError: If the file is missing, damaged or somebody else's.
+    """
     ours = read_checkpoint(checkpoint).get("lightning_zoo")
     if not isinstance(ours, dict):
-        raise ZooError(f"{checkpoint} was not made by lightning_zoo; use --recipe with --weights")
+        raise ZooError(
+            f"{checkpoint} was not made by lightning_zoo; give it to a recipe instead: "
+            f"fit --model.weights {checkpoint}, validate --recipe NAME --weights {checkpoint}"
+        )
     return Recipe(checkpoint.stem, None, ours["recipe"])
 
 
@@ -178,5 +204,9 @@ def load_task(task: Any, checkpoint: Path) -> list[str]:
     try:
         task.load_state_dict(content["state_dict"])
     except (KeyError, RuntimeError) as error:
-        raise ZooError(f"{checkpoint} does not fit the recipe: {error}") from None
+        # torch names every tensor, one a line after a headline; two will do
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = " ".join(lines[1:3]) if len(lines) > 1 else lines[0]
+        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        raise ZooError(f"{checkpoint} does not fit the recipe: {reason}{more}") from None
     return list(content.get("lightning_zoo", {}).get("class_names", []))

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_zoo.batch import counted
 from lightning_zoo.callbacks import Checkpoints, Console, PredictionPictures, RunRecord
+from lightning_zoo.engine.evaluate import recipe_of
 from lightning_zoo.engine.session import (
     Overrides,
     as_pairs,
@@ -119,6 +120,8 @@ def _fit(
     accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
     plan = plan_for(recipe, count, lr_rule)
     checkpoint, run_before = _find_resume(recipe, resume, out)
+    if checkpoint is not None:
+        recipe_of(checkpoint)  # refuses a damaged file before a run is begun
     data = build_data(recipe, plan, "fit")
     task, config = build_task(recipe, num_classes=data.num_classes)
     if getattr(task, "multilabel", data.multilabel) != data.multilabel:

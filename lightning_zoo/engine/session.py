@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +79,24 @@ def plan_for(recipe: Recipe, devices: int, lr_rule: str = "fixed") -> BatchPlan:
     return plan_batches(batch["size"], batch["per_device"], devices * nodes, lr_rule=lr_rule)
 
 
-def build_data(recipe: Recipe, plan: BatchPlan, stage: str) -> Any:
+@contextlib.contextmanager
+def shared_folder(variable: str) -> Iterator[Path]:
+    """Yield a temporary folder; processes started meanwhile get the same one, by ``variable``."""
+    if variable in os.environ:
+        yield Path(os.environ[variable])
+        return
+    with tempfile.TemporaryDirectory(prefix="lightning_zoo_") as folder:
+        os.environ[variable] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop(variable, None)
+
+
+def build_data(recipe: Recipe, plan: BatchPlan, stage: str, ledger: Path | None = None) -> Any:
     """Build the recipe's data module and set it up for one stage."""
     data = build(recipe.config["data"])
-    data.configure(plan, seed=recipe.config.get("seed_everything", 0))
+    data.configure(plan, seed=recipe.config.get("seed_everything", 0), ledger=ledger)
     data.setup(stage)
     return data
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,17 @@ class MetricsCsv(Logger):
         """Write what is new: append where possible, replace the file where columns are new."""
         if 0 < self._written <= len(self.rows):
             with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns).writerows(self.rows[self._written :])
+                self._writer(file).writerows(self.rows[self._written :])
         elif self.rows:
-            lines = [",".join(self._columns)]
-            lines += [",".join(row.get(c, "") for c in self._columns) for row in self.rows]
-            write_text(self.path, "\n".join(lines) + "\n")
+            text = io.StringIO()
+            writer = self._writer(text)
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_text(self.path, text.getvalue())
         self._written = len(self.rows)
+
+    def _writer(self, file: Any) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, self._columns, lineterminator="\n")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
