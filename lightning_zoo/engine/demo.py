@@ -10,7 +10,7 @@ from lightning_zoo.engine.shapes import write_shapes
 from lightning_zoo.errors import unknown
 
 TASKS = ("classification",)
-TRAIN_IMAGES, VAL_IMAGES = 270, 40  # of each class
+TRAIN_IMAGES, VAL_IMAGES = 240, 40  # of each class
 SIDE = 96  # pixels
 
 

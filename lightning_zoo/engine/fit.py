@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -142,11 +143,11 @@ def _fit(
     data.configure(plan, seed=seed, ledger=run.ledger)
     settings = {"checkpoint_steps": CHECKPOINT_STEPS, "pictures": 16, **config.get("run", {})}
     names = loggers if loggers is not None else settings.get("loggers", ["csv"])
-    made = build_loggers(names, run, title=recipe.name) if first else []
+    logged = {**config, "batch_arithmetic": plan.explain()}
+    made = build_loggers(names, run, title=recipe.name, config=logged) if first else []
     if first:
         _introduce(recipe, config, run, plan, length, data, task, names, checkpoint)
     for logger in made:
-        logger.log_hyperparams({**config, "batch_arithmetic": plan.explain()})
         if isinstance(logger, MetricsCsv) and checkpoint is not None:
             logger.forget_after(int(read_checkpoint(checkpoint)["global_step"]))
     metric, mode = task.monitor
@@ -169,8 +170,17 @@ def _fit(
     )
     started_by_us = RUN_VARIABLE not in os.environ
     os.environ[RUN_VARIABLE] = str(run.path)  # for the processes that the trainer starts
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as leave:
+        if not isinstance(leave.__context__, KeyboardInterrupt):
+            raise
+        # Lightning answers Ctrl-C by leaving Python in silence, and by ignoring the next one
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        if trainer.is_global_zero and run.last.is_file():
+            print("go on from here with the same command and --resume auto")  # noqa: T201
+        raise KeyboardInterrupt from None
     finally:
         if started_by_us:
             del os.environ[RUN_VARIABLE]

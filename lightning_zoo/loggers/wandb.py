@@ -17,12 +17,13 @@ from lightning_zoo.runs import Run
 SECONDS_TO_CONNECT = 3.0
 
 
-def wandb_logger(run: Run, *, title: str) -> WandbLogger:
+def wandb_logger(run: Run, *, title: str, config: dict[str, Any]) -> WandbLogger:
     """Return the logger of a run; a resumed run continues its W&B run.
 
     Args:
         run: The run's folder; offline files stand in its ``wandb/``.
         title: Name under which the run is shown.
+        config: The resolved recipe.
     """
     import wandb
 
@@ -35,6 +36,7 @@ def wandb_logger(run: Run, *, title: str) -> WandbLogger:
     experiment = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "lightning_zoo"),
         name=title,
+        config=config,
         id=state.wandb_id,
         dir=run.path,
         mode=cast(Any, mode),

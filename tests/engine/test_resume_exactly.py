@@ -12,7 +12,7 @@ import torch
 
 from lightning_zoo.datamodules.image_folder import ImageFolderDataModule
 
-# Everything that draws random numbers is on: dropout, mixup, cutmix, erasing, an augmentation policy.
+# All that draws random numbers is on: dropout, mixup, cutmix, erasing, an augmentation policy.
 RECIPE = """\
 model:
   class_path: ClassificationTask

@@ -155,8 +155,11 @@ def test_parameter_groups_hold_each_parameter_once() -> None:
 
 
 def test_linear_rule_scales_every_group() -> None:
-    task = make(norm_weight_decay=0.0, model="mobilenet_v3_small",
-                lr_schedule=lambda length: StepDecay(length, every_epochs=1, gamma=0.5))  # fmt: skip
+    task = make(
+        norm_weight_decay=0.0,
+        model="mobilenet_v3_small",
+        lr_schedule=lambda length: StepDecay(length, every_epochs=1, gamma=0.5),
+    )
     task.configure(Length(10, 3), batch_size=512, lr_scale=2.0, seed=0)
     made = task.configure_optimizers()
     assert [g["lr"] for g in made["optimizer"].param_groups] == [0.2, 0.2]
