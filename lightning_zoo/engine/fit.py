@@ -165,7 +165,7 @@ def _fit(
             ),
         ],
         loggers=made,
-        batches_per_epoch=length.steps_per_epoch * plan.accumulate,
+        steps_per_epoch=length.steps_per_epoch,
         folder=run.path,
     )
     started_by_us = RUN_VARIABLE not in os.environ

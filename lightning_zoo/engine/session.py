@@ -132,12 +132,12 @@ def build_trainer(
     plan: BatchPlan,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
-    batches_per_epoch: int = 50,
+    steps_per_epoch: int = 50,
     folder: Path | None = None,
 ) -> Trainer:
     """Build Lightning's trainer with the recipe's arguments and those that are ours to give."""
     args: dict[str, Any] = {
-        "log_every_n_steps": max(1, min(50, batches_per_epoch)),
+        "log_every_n_steps": max(1, min(50, steps_per_epoch)),
         "num_sanity_val_steps": 1,
     }
     args |= recipe.config["trainer"]

@@ -40,6 +40,17 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
+def whole_file(path: Path) -> list[Any]:
+    """Return all records, once W&B's own process has written the last: it may lag behind."""
+    deadline = time.monotonic() + 120
+    while True:
+        found = list(records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < deadline, f"only {len(found)} records, no end"
+        time.sleep(0.1)
+
+
 def test_offline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -63,7 +74,7 @@ def test_offline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history: dict[str, list[Any]] = {}
     config: dict[str, Any] = {}
     artifacts, run_id = [], ""
-    for record in records(file):
+    for record in whole_file(file):
         match record.WhichOneof("record_type"):
             case "run":
                 run_id = record.run.run_id
