@@ -21,7 +21,7 @@ def records(path: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
     data, at, held = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b"", b":W&B")
     while at + 7 <= len(data):
         left = BLOCK - at % BLOCK
         if left < 7:
@@ -31,6 +31,8 @@ def records(path: Path) -> Iterator[Any]:
         if kind == 0:
             at += left
             continue
+        if at + 7 + length > len(data):
+            return  # not yet written to its end
         held += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
