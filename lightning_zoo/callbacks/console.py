@@ -41,19 +41,21 @@ class Console(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock here too: a run resumed in mid-epoch has no start of the epoch."""
-        self._start_epoch(trainer, pl_module)
+        self._start_epoch(
+            trainer, pl_module, first=trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the row of the epoch before, then start this one's clock and bar."""
         self._print_row(trainer)
         self._start_epoch(trainer, pl_module)
 
-    def _start_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _start_epoch(self, trainer: Trainer, pl_module: LightningModule, *, first: int = 0) -> None:
         self._close_bar()
         self._epoch_start = self._drawn = time.monotonic()
         self._train_seconds = 0.0
         self._seen = 0
-        self._first = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._first = first
         if lr := getattr(pl_module, "current_lr", None):
             self._lr = lr()
         if trainer.is_global_zero and not self.quiet and sys.stdout.isatty():
