@@ -80,7 +80,9 @@ class Task(LightningModule):
         self.length = Length(1, 1)
         self.lr_scale = 1.0
         self.seed = 0
-        self.train_loss = SampleMean()
+        # (sum of the losses, number of samples) of the epoch so far; None before the first batch.
+        # A torchmetrics metric would take longer than the rest of our layer
+        self.epoch_loss: Tensor | None = None
         self.val_loss = SampleMean()
 
     def configure(self, length: Length, *, batch_size: int, lr_scale: float, seed: int) -> None:
@@ -160,31 +162,37 @@ class Task(LightningModule):
 
     def record_loss(self, loss: Tensor, samples: int) -> None:
         """Count a training batch's mean loss, and log it at the steps that loggers write."""
-        self.train_loss.update(loss, samples)
+        if self.epoch_loss is None:
+            self.epoch_loss = torch.zeros(2, dtype=torch.float64, device=loss.device)
+        if self.epoch_loss.device != loss.device:  # it came from a checkpoint
+            self.epoch_loss = self.epoch_loss.to(loss.device)
+        self.epoch_loss[0] += loss.detach() * samples
+        self.epoch_loss[1] += samples
         # Lightning's log() takes longer than all the rest of our layer, so not at every step
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss.detach(), batch_size=samples)
             self.log("lr", self.current_lr(), batch_size=samples)
 
+    def _epoch_loss_of_all_ranks(self) -> Tensor:
+        mine = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if self.epoch_loss is not None:
+            mine += self.epoch_loss.to(self.device)
+        return self.trainer.strategy.reduce(mine, reduce_op="sum")
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss."""
-        self.log("train/loss_epoch", self.train_loss.compute().float())
-        self.train_loss.reset()
+        total, samples = self._epoch_loss_of_all_ranks()
+        self.log("train/loss_epoch", (total / samples).float())
+        self.epoch_loss = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's loss so far, summed over ranks."""
-        metric = self.train_loss
-        metric.sync(distributed_available=lambda: self.trainer.world_size > 1)
-        checkpoint["train_loss"] = {"sum": metric.sum.clone(), "count": metric.count.clone()}
-        if metric._is_synced:
-            metric.unsync()
+        checkpoint["epoch_loss"] = self._epoch_loss_of_all_ranks().cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the epoch's loss up again, on one rank."""
-        if "train_loss" in checkpoint and self._trainer is not None and self.global_rank == 0:
-            self.train_loss.update(torch.zeros(()), 0)  # marks the metric as used
-            self.train_loss.sum.copy_(checkpoint["train_loss"]["sum"])
-            self.train_loss.count.copy_(checkpoint["train_loss"]["count"])
+        if "epoch_loss" in checkpoint and self._trainer is not None and self.global_rank == 0:
+            self.epoch_loss = checkpoint["epoch_loss"]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; ours never look at a metric."""
