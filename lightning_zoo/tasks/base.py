@@ -80,9 +80,9 @@ class Task(LightningModule):
         self.length = Length(1, 1)
         self.lr_scale = 1.0
         self.seed = 0
-        # (sum of the losses, number of samples) of the epoch so far; None before the first batch.
-        # A torchmetrics metric would take longer than the rest of our layer
-        self.epoch_loss: Tensor | None = None
+        # The epoch's loss so far; a torchmetrics metric would cost more than the rest of our layer
+        self.loss_sum: Tensor | None = None
+        self.loss_count = 0
         self.val_loss = SampleMean()
 
     def configure(self, length: Length, *, batch_size: int, lr_scale: float, seed: int) -> None:
@@ -162,28 +162,26 @@ class Task(LightningModule):
 
     def record_loss(self, loss: Tensor, samples: int) -> None:
         """Count a training batch's mean loss, and log it at the steps that loggers write."""
-        if self.epoch_loss is None:
-            self.epoch_loss = torch.zeros(2, dtype=torch.float64, device=loss.device)
-        if self.epoch_loss.device != loss.device:  # it came from a checkpoint
-            self.epoch_loss = self.epoch_loss.to(loss.device)
-        self.epoch_loss[0] += loss.detach() * samples
-        self.epoch_loss[1] += samples
+        if self.loss_sum is None or self.loss_sum.device != loss.device:
+            start = torch.zeros((), dtype=torch.float64) if self.loss_sum is None else self.loss_sum
+            self.loss_sum = start.to(loss.device)
+        self.loss_sum.add_(loss.detach(), alpha=samples)
+        self.loss_count += samples
         # Lightning's log() takes longer than all the rest of our layer, so not at every step
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss.detach(), batch_size=samples)
             self.log("lr", self.current_lr(), batch_size=samples)
 
     def _epoch_loss_of_all_ranks(self) -> Tensor:
-        mine = torch.zeros(2, dtype=torch.float64, device=self.device)
-        if self.epoch_loss is not None:
-            mine += self.epoch_loss.to(self.device)
+        total = 0.0 if self.loss_sum is None else float(self.loss_sum)
+        mine = torch.tensor([total, self.loss_count], dtype=torch.float64, device=self.device)
         return self.trainer.strategy.reduce(mine, reduce_op="sum")
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss."""
         total, samples = self._epoch_loss_of_all_ranks()
         self.log("train/loss_epoch", (total / samples).float())
-        self.epoch_loss = None
+        self.loss_sum, self.loss_count = None, 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's loss so far, summed over ranks."""
@@ -192,7 +190,8 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the epoch's loss up again, on one rank."""
         if "epoch_loss" in checkpoint and self._trainer is not None and self.global_rank == 0:
-            self.epoch_loss = checkpoint["epoch_loss"]
+            total, samples = checkpoint["epoch_loss"]
+            self.loss_sum, self.loss_count = total.clone(), int(samples)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule; ours never look at a metric."""
