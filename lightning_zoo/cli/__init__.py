@@ -103,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, rest = args[0], args[1:]
     debug = "--debug" in rest
     rest = [a for a in rest if a != "--debug"]
-    # torch's CPU threads spin for long while they wait for each other, which makes training many
-    # times slower where other programs want the cores; so many turns take some tens of microseconds
+    # torch's CPU threads spin while they wait for each other; where other programs want the cores,
+    # long spinning makes training many times slower, and this many turns lose nothing elsewhere
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         if verb not in VERBS:
