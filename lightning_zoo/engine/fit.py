@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import platform
 import signal
@@ -102,6 +103,12 @@ def fit(
     for name in loggers or ():
         if name not in LOGGERS:
             raise unknown("--logger", name, LOGGERS)
+    wanted = loggers if loggers is not None else chosen.get("run.loggers", [])
+    if "tensorboard" in wanted and importlib.util.find_spec("tensorboard") is None:
+        raise ZooError(
+            "--logger tensorboard needs the package tensorboard; install it with: "
+            "pip install tensorboard"
+        )
     with contextlib.ExitStack() as stack:
         if smoke:  # every process of the run makes the same files for itself
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))

@@ -15,7 +15,6 @@ from typing import Any
 from lightning_zoo.errors import ZooError, nearest, unknown
 from lightning_zoo.recipe import yaml_lines
 from lightning_zoo.recipe.lint import KeyPath, Problem, lint
-from lightning_zoo.recipe.schema import signature
 
 __all__ = ["Recipe", "find_recipe", "list_recipes", "load_recipe", "recipe_files"]
 
@@ -195,8 +194,3 @@ def list_recipes(task: str | None = None) -> list[Recipe]:
     if task is not None and task not in folders:
         raise unknown("task", task, folders)
     return [load_recipe(n) for n, p in recipe_files().items() if task in (None, p.parent.name)]
-
-
-def class_parameters(class_path: str) -> list[str]:
-    """Return the names of the arguments that a class accepts."""
-    return list(signature(class_path).parameters)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lightning_zoo
 from lightning_zoo.loggers import MetricsCsv, build_loggers
 from lightning_zoo.runs import create_run
 
@@ -122,3 +124,15 @@ def test_build_loggers(tmp_path: Path) -> None:
         assert logger.path == run.path / "metrics.csv"
     both = build_loggers(["tensorboard"], run, title="mine", config={})
     assert [type(logger).__name__ for logger in both] == ["MetricsCsv", "TensorBoardLogger"]
+
+
+def test_tensorboard_is_asked_for_before_anything_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else real(name)
+    )
+    with pytest.raises(lightning_zoo.ZooError, match="install it with: pip install tensorboard"):
+        lightning_zoo.fit("squeezenet1_1", smoke=True, loggers=["tensorboard"], out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
