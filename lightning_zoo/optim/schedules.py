@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_zoo.errors import ZooError
+
 By = Literal["epoch", "step"]
 
 
@@ -28,8 +30,13 @@ class Schedule:
     Args:
         length: The run's length; given when the run starts, not in a recipe.
         by: Whether the rate changes once an epoch or at every optimizer step.
-        warmup_epochs: Epochs over which the rate rises; 0 for none.
+        warmup_epochs: Epochs over which the rate rises before the decay begins; 0 for none.
         warmup_factor: Factor at the first step of the warm-up.
+        warmup_steps: Optimizer steps over which the rate rises while the decay already runs, as the
+            reference detection scripts do it; never more than an epoch has, less one. 0 for none.
+
+    Raises:
+        ZooError: If there are two warm-ups.
     """
 
     def __init__(
@@ -39,20 +46,31 @@ class Schedule:
         by: By = "epoch",
         warmup_epochs: float = 0,
         warmup_factor: float = 0.01,
+        warmup_steps: int = 0,
     ) -> None:
+        if warmup_epochs and warmup_steps:
+            raise ZooError(
+                f"warmup_epochs is {warmup_epochs} and warmup_steps is {warmup_steps}; "
+                "expected one of the two"
+            )
         self.length = length
         self.by = by
         unit = 1 if by == "epoch" else length.steps_per_epoch
         self.warmup = warmup_epochs * unit
         self.warmup_factor = warmup_factor
+        self.warmup_steps = min(warmup_steps, length.steps_per_epoch - 1)
         self.total = length.epochs * unit  # epochs or steps, as `by` says
 
     def factor(self, step: int) -> float:
         """Return the factor on the learning rate at optimizer step ``step`` (from 0)."""
         now = step // self.length.steps_per_epoch if self.by == "epoch" else step
         if now < self.warmup:
-            return self.warmup_factor + (1 - self.warmup_factor) * now / self.warmup
-        return self.decay(now - self.warmup, self.total - self.warmup)
+            return self._rising(now / self.warmup)
+        decay = self.decay(now - self.warmup, self.total - self.warmup)
+        return decay * self._rising(step / self.warmup_steps) if step < self.warmup_steps else decay
+
+    def _rising(self, share: float) -> float:
+        return self.warmup_factor + (1 - self.warmup_factor) * share
 
     def decay(self, now: float, total: float) -> float:
         """Return the factor ``now`` epochs (or steps) after the warm-up, of ``total`` of them."""
@@ -104,6 +122,7 @@ class MultiStepDecay(Schedule):
         gamma: Factor of one change.
         warmup_epochs: See :class:`Schedule`.
         warmup_factor: See :class:`Schedule`.
+        warmup_steps: See :class:`Schedule`.
     """
 
     def __init__(
@@ -114,8 +133,14 @@ class MultiStepDecay(Schedule):
         gamma: float = 0.1,
         warmup_epochs: float = 0,
         warmup_factor: float = 0.01,
+        warmup_steps: int = 0,
     ) -> None:
-        super().__init__(length, warmup_epochs=warmup_epochs, warmup_factor=warmup_factor)
+        super().__init__(
+            length,
+            warmup_epochs=warmup_epochs,
+            warmup_factor=warmup_factor,
+            warmup_steps=warmup_steps,
+        )
         self.milestones, self.gamma = sorted(milestones), gamma
 
     def decay(self, now: float, total: float) -> float:
@@ -134,6 +159,7 @@ class CosineDecay(Schedule):
         end_factor: Factor that the last epoch (or step) comes close to.
         warmup_epochs: See :class:`Schedule`.
         warmup_factor: See :class:`Schedule`.
+        warmup_steps: See :class:`Schedule`.
     """
 
     def __init__(
@@ -144,8 +170,15 @@ class CosineDecay(Schedule):
         end_factor: float = 0.0,
         warmup_epochs: float = 0,
         warmup_factor: float = 0.01,
+        warmup_steps: int = 0,
     ) -> None:
-        super().__init__(length, by=by, warmup_epochs=warmup_epochs, warmup_factor=warmup_factor)
+        super().__init__(
+            length,
+            by=by,
+            warmup_epochs=warmup_epochs,
+            warmup_factor=warmup_factor,
+            warmup_steps=warmup_steps,
+        )
         self.end_factor = end_factor
 
     def decay(self, now: float, total: float) -> float:
