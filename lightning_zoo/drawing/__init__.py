@@ -1,5 +1,7 @@
-"""All pictures are drawn here: grids of images with what was predicted and what is true."""
+"""All pictures are drawn here: images with what was predicted and what is true, and their grids."""
 
+from lightning_zoo.drawing.batch import batch_tiles
+from lightning_zoo.drawing.detection import detection_tile, draw_objects
 from lightning_zoo.drawing.grid import Tile, draw_grid, draw_tile
 
-__all__ = ["Tile", "draw_grid", "draw_tile"]
+__all__ = ["Tile", "batch_tiles", "detection_tile", "draw_grid", "draw_objects", "draw_tile"]

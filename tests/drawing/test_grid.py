@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from lightning_zoo.drawing import Tile, draw_grid, draw_tile
 from lightning_zoo.drawing.classification import classification_tile
-from lightning_zoo.drawing.grid import FONT_SIZE, NEUTRAL, PAD, PAPER, RIGHT, WRONG, _fit, _font
+from lightning_zoo.drawing.grid import (
+    FONT_SIZE,
+    NEUTRAL,
+    PAD,
+    PAPER,
+    RIGHT,
+    WRONG,
+    fit_text,
+    get_font,
+)
 
 BLUE = (10, 20, 230)
 
@@ -58,14 +67,14 @@ def test_images_keep_their_aspect(height: int, width: int, box: tuple[int, ...])
 
 def test_long_texts_are_shortened() -> None:
     short, long = "cat 93 %", "a very long name of a class that nobody can read " * 3
-    assert _fit(short, 200) == short
-    fitted = _fit(long, 200)
+    assert fit_text(short, 200) == short
+    fitted = fit_text(long, 200)
     assert fitted.endswith("…")
     assert long.startswith(fitted[:-1])
-    assert _font().getlength(fitted) <= 200
-    assert _font().getlength(long[: len(fitted)] + "…") > 200, "not one letter too few"
-    assert _fit("anything", 0) == "…"
-    assert _fit("", 10) == ""
+    assert get_font().getlength(fitted) <= 200
+    assert get_font().getlength(long[: len(fitted)] + "…") > 200, "not one letter too few"
+    assert fit_text("anything", 0) == "…"
+    assert fit_text("", 10) == ""
     picture = np.asarray(draw_tile(Tile(plain(9, 9), [long, long]), 80))
     assert picture.shape[1] == 80
 
@@ -92,6 +101,21 @@ def test_tiles_of_unequal_height() -> None:
     tiles = [Tile(plain(9, 9), ["x"]), Tile(plain(9, 9), ["x", "y", "z"])]
     line = FONT_SIZE + PAD
     assert draw_grid(tiles, side=50).height == 50 + 3 * line + PAD + 2 * PAD
+
+
+def test_wide_tiles() -> None:
+    """A wide tile is as high as its image needs, two in a row, at the image's own width."""
+    tiles = [Tile(plain(30, 90, (200, 10, 10 + 40 * i)), ["x"], wide=True) for i in range(3)]
+    text = FONT_SIZE + 2 * PAD
+    assert draw_tile(tiles[0]).size == (90, 30 + text)
+    assert draw_tile(tiles[0], 180).size == (180, 60 + text)
+    tiles[2] = Tile(plain(10, 90, (200, 10, 90)), ["x"], wide=True)
+    pixels = np.asarray(draw_grid(tiles))
+    # each row is as high as its highest tile
+    assert pixels.shape == (30 + text + 10 + text + 3 * PAD, 2 * 90 + 3 * PAD, 3)
+    assert area_of(pixels, (200, 10, 10)) == (PAD, PAD, 30, 90)
+    assert area_of(pixels, (200, 10, 50)) == (PAD, 90 + 2 * PAD, 30, 90)
+    assert area_of(pixels, (200, 10, 90)) == (30 + text + 2 * PAD, PAD, 10, 90)
 
 
 NAMES = ["ant", "bee", "cat", "dog"]
