@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_zoo.datamodules.base import ZooDataModule, ZooDataset
+    from lightning_zoo.datamodules.coco import CocoDataModule
+    from lightning_zoo.datamodules.coco_dataset import CocoDataset
     from lightning_zoo.datamodules.image_folder import ImageFolderDataModule
     from lightning_zoo.datamodules.imagenet import ImageNetDataModule
     from lightning_zoo.datamodules.loader import EvalLoader, ResumableLoader
-    from lightning_zoo.datamodules.samplers import EvalSampler, SampleKey, TrainSampler
+    from lightning_zoo.datamodules.samplers import (
+        EvalSampler,
+        GroupedTrainSampler,
+        SampleKey,
+        TrainSampler,
+    )
 
 _HOMES = {
+    "CocoDataModule": "coco",
+    "CocoDataset": "coco_dataset",
     "EvalLoader": "loader",
     "EvalSampler": "samplers",
+    "GroupedTrainSampler": "samplers",
     "ImageFolderDataModule": "image_folder",
     "ImageNetDataModule": "imagenet",
     "ResumableLoader": "loader",
@@ -25,8 +35,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "CocoDataModule",
+    "CocoDataset",
     "EvalLoader",
     "EvalSampler",
+    "GroupedTrainSampler",
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "ResumableLoader",

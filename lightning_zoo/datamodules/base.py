@@ -254,16 +254,22 @@ class ZooDataModule(LightningDataModule):
                 f"the batch was planned for {plan.devices} devices and {self.world_size} train; "
                 "set --trainer.devices to the plan's number"
             )
-        sampler = TrainSampler(
+        return ResumableLoader(
+            dataset,
+            self.make_sampler(dataset, plan),
+            workers=self.workers,
+            collate_fn=self.collate_train,
+        )
+
+    def make_sampler(self, dataset: ZooDataset, plan: BatchPlan) -> TrainSampler:
+        """Return the order of this rank's training samples."""
+        return TrainSampler(
             len(dataset),
             plan,
             seed=self.seed,
             rank=self.rank,
             drop_last=self.drop_last,
             repeats=self.repeats,
-        )
-        return ResumableLoader(
-            dataset, sampler, workers=self.workers, collate_fn=self.collate_train
         )
 
     def val_dataloader(self) -> EvalLoader | list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,16 +22,25 @@ def append_once(path: Path, *, file: str, error: str, split: str) -> bool:
     Returns:
         Whether a line was added.
     """
-    entry = {"file": file, "error": error, "split": split}
+    return append_new(path, [{"file": file, "error": error, "split": split}]) == 1
+
+
+def append_new(path: Path, entries: Sequence[dict[str, str]]) -> int:
+    """Add those entries (``file``, ``error``, ``split``) that the ledger lacks.
+
+    Returns:
+        The number of lines that were added.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as ledger:
         _lock(ledger)  # until the file is closed
         ledger.seek(0)
-        for known in _parse(ledger.read()):
-            if (known.get("file"), known.get("split")) == (file, split):
-                return False
-        ledger.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-    return True
+        known = {(entry.get("file"), entry.get("split")) for entry in _parse(ledger.read())}
+        new = [entry for entry in entries if (entry["file"], entry["split"]) not in known]
+        ledger.write(
+            b"".join(json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in new)
+        )
+    return len(new)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ because every key carries all that the sample's random numbers are drawn from.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -184,6 +185,85 @@ class TrainSampler:
             "seed": self.seed,
             "repeats": self.repeats,
         }
+
+
+class GroupedTrainSampler(TrainSampler):
+    """Batches whose images are of one group each, as images of like shape need little padding.
+
+    Every chunk of ``per_device`` images, that is every forward pass of a device, has images of one
+    group. Which chunks there are and in which order follows from the seed, the epoch, the groups
+    and the plan's ``size`` and ``per_device`` alone, so that steps are the same on any number of
+    devices. As in :class:`TrainSampler` an epoch has ``ceil(N / size)`` steps.
+
+    Each group is shuffled and cut into chunks. Its last, incomplete chunk is filled by going round
+    the group again (with the next ``draw``), and the chunks of all groups are shuffled together.
+    Where the incomplete chunks are more than the epoch has room for, the fullest are taken; the few
+    images of the others (fewer than ``per_device`` a group) wait for another epoch. Where there is
+    room for more, the groups whose images were seen least go round again.
+
+    Args:
+        groups: Group of each sample, int (N).
+        plan: How the images of a step are spread.
+        seed: Seed of the run.
+        rank: Index of this process.
+        drop_last: Drop as many chunks at random as the incomplete last step has.
+
+    Raises:
+        ZooError: If there is no sample, or fewer than one step with ``drop_last``.
+    """
+
+    def __init__(
+        self,
+        groups: NDArray[np.integer[Any]],
+        plan: BatchPlan,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(len(groups), plan, seed=seed, rank=rank, drop_last=drop_last)
+        self.groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+    def order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return index and draw of all ``num_steps * size`` samples of an epoch, on all devices."""
+        rng = np.random.default_rng((_ORDER, self.seed, epoch))
+        per_chunk = self.plan.per_device
+        needed = self.num_steps * self.plan.size // per_chunk
+        shuffled = rng.permutation(self.num_samples)
+        shuffled = shuffled[np.argsort(self.groups[shuffled], kind="stable")]
+        counts = np.bincount(self.groups)
+        chunks = self._chunks(counts, needed, rng)
+        index, draw = [], []
+        for members, count in zip(np.split(shuffled, np.cumsum(counts)[:-1]), chunks, strict=True):
+            places = np.arange(count * per_chunk)
+            index.append(members[places % len(members)])
+            draw.append(places // len(members))
+        chosen = rng.permutation(int(chunks.sum()))[:needed]
+        all_index = np.concatenate(index).reshape(-1, per_chunk)[chosen]
+        all_draws = np.concatenate(draw).reshape(-1, per_chunk)[chosen]
+        return all_index.ravel(), all_draws.ravel()
+
+    def _chunks(
+        self, counts: NDArray[np.int64], needed: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return the chunks of each group: at least ``needed`` in all, more only if all are full.
+
+        Args:
+            counts: int64 (G), images of each group.
+            needed: Chunks of an epoch.
+            rng: Settles ties.
+        """
+        chunks, rest = np.divmod(counts, self.plan.per_device)
+        room = max(0, needed - int(chunks.sum()))
+        fullest = np.lexsort((rng.random(len(rest)), -rest))
+        fullest = fullest[rest[fullest] > 0][:room]
+        chunks[fullest] += 1
+        for _ in range(room - len(fullest)):
+            chunks[np.argmin(chunks * self.plan.per_device / counts)] += 1
+        return chunks
+
+    def _fingerprint(self) -> dict[str, int]:
+        return {**super()._fingerprint(), "groups": zlib.crc32(self.groups.tobytes())}
 
 
 class EvalSampler:
