@@ -1,0 +1,247 @@
+"""Detectors against torchvision's, where it is installed: the same weights, images and threads.
+
+Both sides start from the same made-up ImageNet file, so that their norms are frozen and their first
+stages do not train, as in the reference runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_zoo.models.registry import get_entry, registry
+
+INFERENCE_GOAL, TRAINING_GOAL, MEMORY_GOAL = 0.9, 0.7, 0.85
+SIZE = (800, 1066)
+TRAINED = "fasterrcnn_resnet50_fpn"
+# Published name of the backbone's file, and the classifier of ours that has its layout.
+BACKBONES = {
+    "resnet50-0676ba61.pth": "resnet50",
+    "mobilenet_v3_large-8738ca79.pth": "mobilenet_v3_large",
+    "vgg16_features-amdegroot-88682ab5.pth": "vgg16",
+}
+
+
+def detectors() -> list[str]:
+    """Return the published detectors."""
+    return [
+        name for (task, name), entry in registry().items() if task == "detection" and entry.weights
+    ]
+
+
+@contextlib.contextmanager
+def made_up_backbones() -> Iterator[None]:
+    """Let both sides find random files under the published names of the backbones."""
+    from lightning_zoo import models
+
+    before = os.environ.get("TORCH_HOME")
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "hub", "checkpoints")
+        folder.mkdir(parents=True)
+        for file, name in BACKBONES.items():
+            torch.manual_seed(0)
+            state = models.get_model(name).state_dict()
+            if (
+                name == "vgg16"
+            ):  # the file holds the features alone, for torchvision the rest as NaN
+                state = {k: v for k, v in state.items() if k.startswith("features")} | {
+                    k: torch.full_like(v, torch.nan) for k, v in state.items() if "classifier" in k
+                }
+            torch.save(state, folder / file)
+        os.environ["TORCH_HOME"] = home
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TORCH_HOME"]
+            else:
+                os.environ["TORCH_HOME"] = before
+
+
+def build(side: str, name: str, state: dict[str, Tensor] | None = None) -> Any:
+    """Return a detector of one side, ``ours`` or ``torchvision``, with the other's weights."""
+    torch.manual_seed(0)
+    if side == "ours":
+        model = get_entry(name, "detection").load_builder()()
+    else:
+        import torchvision
+
+        backbone = None if name.startswith("ssdlite") else "DEFAULT"
+        if backbone:
+            backbone = "IMAGENET1K_FEATURES" if name == "ssd300_vgg16" else "IMAGENET1K_V1"
+        model = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=backbone)
+    if state is not None:
+        model.load_state_dict(state)
+    return model
+
+
+def images(count: int) -> list[Tensor]:
+    """Return random images of the benchmark's size, with values from 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(3, *SIZE, generator=generator) for _ in range(count)]
+
+
+def targets(count: int) -> list[dict[str, Tensor]]:
+    """Return eight objects for each image."""
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(count):
+        corner = torch.rand(8, 2, generator=generator) * torch.tensor([600.0, 400.0])
+        size = 40 + torch.rand(8, 2, generator=generator) * 300
+        labels = torch.randint(1, 91, (8,), generator=generator)
+        found.append({"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels})
+    return found
+
+
+def training_step(model: Any, batch: int) -> Callable[[], None]:
+    """Return a function that does one step of training."""
+    model.train()
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-5, momentum=0.9
+    )
+    pictures, truth = images(batch), targets(batch)
+
+    def step() -> None:
+        losses = model(pictures, truth)
+        loss = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def inference(model: Any) -> Callable[[], None]:
+    """Return a function that finds objects in one image."""
+    model.eval()
+    (picture,) = images(1)
+
+    def find() -> None:
+        with torch.inference_mode():
+            model([picture])
+
+    return find
+
+
+def interleaved(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Return the least seconds of each function; they take turns."""
+    best = dict.fromkeys(sides, float("inf"))
+    for function in sides.values():
+        function()
+    for _ in range(repeats):
+        for side, function in sides.items():
+            start = time.perf_counter()
+            function()
+            best[side] = min(best[side], time.perf_counter() - start)
+    return best
+
+
+def _peak_mib(side: str, name: str, training: bool, threads: int, queue: Any) -> None:
+    """Put into ``queue`` how far memory rises above what model and images take."""
+    torch.set_num_threads(threads)
+    model = build(side, name)
+    work = training_step(model, 1) if training else inference(model)
+    Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew
+    before = _status("VmRSS")
+    work()
+    queue.put((_status("VmHWM") - before) / 1024)
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    return 0
+
+
+def peak_mib(side: str, name: str, *, training: bool, threads: int) -> float:
+    """Return the peak memory of one call in MiB, in a process of its own (Linux)."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak_mib, args=(side, name, training, threads, queue))
+    process.start()
+    found = float(queue.get())
+    process.join()
+    return found
+
+
+def detection_benchmark(
+    repeats: int = 3, *, threads: int | None = None, names: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield a row a figure: seconds of an image, of a training step, and peak memory.
+
+    Args:
+        repeats: Measurements of each side, which take turns; the least counts.
+        threads: Threads of torch; None leaves them as they are.
+        names: Detectors; None takes all.
+    """
+    before = torch.get_num_threads()
+    threads = threads or before
+    torch.set_num_threads(threads)
+    there = importlib.util.find_spec("torchvision") is not None
+    try:
+        with made_up_backbones():
+            for name in names or detectors():
+                yield from _inference_rows(name, repeats, threads, there)
+            if names is None or TRAINED in names:
+                yield from _training_rows(repeats, threads, there)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _row(what: str, name: str, best: dict[str, float], unit: str, goal: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"benchmark": "detection", "what": what, "model": name}
+    row |= {f"{side}_{unit}": round(value, 3) for side, value in best.items()}
+    if "torchvision" in best:
+        ratio = best["ours"] / min(v for side, v in best.items() if side != "ours")
+        plain = best["ours"] / best["torchvision"]
+        row |= {"ratio": round(plain, 3), "goal": goal, "reached": plain <= goal}
+        if len(best) > 2:
+            row["ratio_to_best"] = round(ratio, 3)
+    return row
+
+
+def _inference_rows(name: str, repeats: int, threads: int, there: bool) -> Iterator[dict[str, Any]]:
+    ours = build("ours", name)
+    sides = {"ours": inference(ours)}
+    if there:
+        state = ours.state_dict()
+        sides["torchvision"] = inference(build("torchvision", name, state))
+        best_theirs = build("torchvision", name, state).to(memory_format=torch.channels_last)
+        sides["torchvision_channels_last"] = inference(best_theirs)
+    best = interleaved(sides, repeats)
+    yield _row("inference", name, best, "s", INFERENCE_GOAL) | {"threads": threads}
+    memory = {
+        side: peak_mib(side, name, training=False, threads=threads)
+        for side in sides
+        if side in ("ours", "torchvision")
+    }
+    yield _row("inference memory", name, memory, "mib", MEMORY_GOAL) | {"threads": threads}
+
+
+def _training_rows(repeats: int, threads: int, there: bool) -> Iterator[dict[str, Any]]:
+    ours = build("ours", TRAINED)
+    sides = {"ours": training_step(ours, 1)}
+    if there:
+        state = ours.state_dict()
+        sides["torchvision"] = training_step(build("torchvision", TRAINED, state), 1)
+        best_theirs = build("torchvision", TRAINED, state).to(memory_format=torch.channels_last)
+        sides["torchvision_channels_last"] = training_step(best_theirs, 1)
+    best = interleaved(sides, repeats)
+    yield _row("training step", TRAINED, best, "s", TRAINING_GOAL) | {"threads": threads}
+    memory = {
+        side: peak_mib(side, TRAINED, training=True, threads=threads)
+        for side in sides
+        if side in ("ours", "torchvision")
+    }
+    yield _row("training memory", TRAINED, memory, "mib", MEMORY_GOAL) | {"threads": threads}
