@@ -45,9 +45,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def figure(value: float | None) -> str:
+def figure(value: float | None, digits: int) -> str:
     """Return a published figure in per cent, as its table prints it."""
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 @functools.cache
@@ -62,33 +62,50 @@ def link(name: str) -> str:
     return f"[{name}](recipes/{path.parent.name}/{path.name})"
 
 
+TASK_HEADS = {
+    "classification": "Image classification, figures on ImageNet",
+    "detection": "Detection, instance segmentation and keypoints, figures on COCO",
+}
+METRICS = {
+    "classification": {"acc@1": "acc@1", "acc@5": "acc@5"},
+    "detection": {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"},
+}
+
+
 def models_table() -> str:
-    """Return one row for each published file, and one for each model without any."""
-    rows: list[list[str]] = []
-    for entry in registry().values():
-        rows += model_rows(entry)
-    head = ["model", "parameters", "acc@1", "acc@5", "recipe", "weights"]
-    return table(head, rows, right=(1, 2, 3))
+    """Return a table for each task: a row for each published file or each model without any."""
+    tables = []
+    for task in sorted({task for task, _ in registry()}):
+        rows: list[list[str]] = []
+        for entry in registry().values():
+            rows += model_rows(entry) if entry.task == task else []
+        head = ["model", "parameters", *METRICS[task].values(), "recipe", "weights"]
+        drawn = table(head, rows, right=range(1, 2 + len(METRICS[task])))
+        tables.append(f"### {TASK_HEADS[task]}\n\n{drawn}")
+    return "\n\n".join(tables)
 
 
 def model_rows(entry: ModelEntry) -> list[list[str]]:
     """Return one model's rows; the recipe stands beside the weights that it states."""
-    stated = (recipes()[entry.recipe].config.get("reference") or {}).get("weights")
+    recipe = recipes().get(entry.recipe or "")
+    stated = (recipe.config.get("reference") or {}).get("weights") if recipe else None
+    recipe_link = link(recipe.name) if recipe else "-"
+    digits = 3 if entry.task == "classification" else 1
     rows = []
     for name, weights in entry.weights.items():
         rows.append(
             [
                 f"`{entry.name}`",
                 f"{entry.num_params / 1e6:.1f} M",
-                figure(weights.metrics.get("acc@1")),
-                figure(weights.metrics.get("acc@5")),
-                link(entry.recipe) if name == stated else "-",
+                *(figure(weights.metrics.get(m), digits) for m in METRICS[entry.task]),
+                recipe_link if name == stated else "-",
                 f"[{name}]({weights.url})",
             ]
         )
     if not rows:
         size = f"{entry.num_params / 1e6:.1f} M"
-        rows.append([f"`{entry.name}`", size, "-", "-", link(entry.recipe), "-"])
+        none = ["-"] * len(METRICS[entry.task])
+        rows.append([f"`{entry.name}`", size, *none, recipe_link, "-"])
     return rows
 
 

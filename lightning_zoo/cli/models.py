@@ -31,14 +31,20 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         print(json.dumps([as_json(e) for e in found]))
         return 0
     width = max((len(e.name) for e in found), default=4)
-    print(f"{'model':<{width}}  {'task':<14}  {'params':>8}  {'acc@1':>6}  {'acc@5':>6}  weights")
-    for e in found:
-        best = e.weights[e.pretrained].metrics if e.pretrained else {}
-        figures = "  ".join(
-            f"{best[k]:6.2f}" if k in best else "     -" for k in ("acc@1", "acc@5")
+    for task in dict.fromkeys(e.task for e in found):
+        rows = [e for e in found if e.task == task]
+        metrics = list(
+            dict.fromkeys(k for e in rows for w in e.weights.values() for k in w.metrics)
         )
-        names = ", ".join(e.weights) or "none published"
-        print(f"{e.name:<{width}}  {e.task:<14}  {e.num_params / 1e6:6.1f} M  {figures}  {names}")
+        head = "  ".join(f"{k:>8}" for k in metrics)
+        print(f"{'model':<{width}}  {'task':<14}  {'params':>8}  {head}  weights")
+        for e in rows:
+            best = e.weights[e.pretrained].metrics if e.pretrained else {}
+            figures = "  ".join(f"{best[k]:8.2f}" if k in best else f"{'-':>8}" for k in metrics)
+            names = ", ".join(e.weights) or "none published"
+            print(
+                f"{e.name:<{width}}  {e.task:<14}  {e.num_params / 1e6:6.1f} M  {figures}  {names}"
+            )
     if not found:
         print(
             f"no model has {options.filter!r} in its name; see: python -m lightning_zoo models ls"
@@ -51,7 +57,8 @@ def as_json(entry: ModelEntry) -> dict[str, Any]:
     facts = {k: v for k, v in vars(entry).items() if k != "weights"}
     weights = {}
     for name, w in entry.weights.items():
-        plain = dict(vars(w), metrics=dict(w.metrics), preprocessing=asdict(w.preprocessing))
+        pre = None if w.preprocessing is None else asdict(w.preprocessing)
+        plain = dict(vars(w), metrics=dict(w.metrics), preprocessing=pre)
         weights[name] = plain | {"build_args": dict(w.build_args)}
     return facts | {"weights": weights}
 
@@ -63,17 +70,26 @@ def describe(entry: ModelEntry) -> str:
         f"  parameters  {entry.num_params:,}",
         f"  images      {entry.min_size} pixels a side at least",
         f"  paper       {entry.paper}",
-        f"  recipe      {entry.recipe}: python -m lightning_zoo fit --recipe {entry.recipe}",
-        f"  in Python   from lightning_zoo import models; models.{entry.name}(pretrained=True)",
     ]
+    if entry.recipe:
+        lines.append(
+            f"  recipe      {entry.recipe}: python -m lightning_zoo fit --recipe {entry.recipe}"
+        )
+    space = "models" if entry.task == "classification" else f"models.{entry.task}"
+    arguments = "pretrained=True" if entry.pretrained else ""
+    lines.append(
+        f"  in Python   from lightning_zoo import models; {space}.{entry.name}({arguments})"
+    )
     for name, w in entry.weights.items():
         marks = [m for m, n in (("pretrained=True", entry.pretrained), ("DEFAULT", entry.default))
                  if n == name]  # fmt: skip
-        figures = ", ".join(f"{k} {v}" for k, v in w.metrics.items())
-        pre = w.preprocessing
+        facts = [f"{k} {v}" for k, v in w.metrics.items()]
+        if w.preprocessing is not None:
+            facts.append(f"resize {w.preprocessing.resize}, crop {w.preprocessing.crop}")
+        size = "size unknown" if w.file_size_mib is None else f"{w.file_size_mib} MiB"
         lines += [
             f"  weights     {name}" + (f" ({', '.join(marks)})" if marks else ""),
-            f"    {figures}; resize {pre.resize}, crop {pre.crop}; {w.file_size_mib} MiB",
+            f"    {'; '.join([*facts, size])}",
             f"    {w.url}",
         ]
     return "\n".join(lines)

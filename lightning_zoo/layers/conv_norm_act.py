@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+
+from lightning_zoo.layers.conv_norm import conv_norm
 
 
 class ConvNormAct(nn.Sequential):
@@ -63,6 +65,16 @@ class ConvNormAct(nn.Sequential):
             )
         super().__init__(*layers)
         self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(N, out_channels, H', W')``."""
+        layers = list(self)
+        if len(layers) > 1:
+            x = conv_norm(layers[0], layers[1], x)
+            layers = layers[2:]
+        for layer in layers:
+            x = layer(x)
+        return x
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

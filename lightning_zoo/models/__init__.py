@@ -40,4 +40,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *(name for _, name in registry()), "classification"])
+    names = {*__all__, "classification", "detection"}
+    return sorted(names | {name for task, name in registry() if task == "classification"})

@@ -21,7 +21,8 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
@@ -83,6 +84,26 @@ class LoadReport:
 
 
 # ---------------------------------------------------------------------------------------------
+# Structure without values
+
+_STRUCTURE_ONLY: ContextVar[bool] = ContextVar("structure_only", default=False)
+
+
+@contextlib.contextmanager
+def structure_only() -> Iterator[None]:
+    """Let constructors build what they would have built, without fetching or reading any file.
+
+    Frozen norms, their eps, the layers that train and the heads are those of the weights that are
+    asked for, the values are not: a checkpoint brings them.
+    """
+    token = _STRUCTURE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _STRUCTURE_ONLY.reset(token)
+
+
+# ---------------------------------------------------------------------------------------------
 # The constructor that users call
 
 
@@ -129,7 +150,8 @@ def register_model(
 
     Its signature shows the builder's own arguments, and for ``**kwargs`` the optional ones of the
     network that the builder is annotated to return. The builder has to work under
-    ``torch.device("meta")``: that is how the head is found.
+    ``torch.device("meta")``: that is how the head is found. Two arguments of a builder are set here
+    and are no options: ``progress``, and ``trained``, whether all values come from a file.
 
     Args:
         builder: Function that returns the network; its row is found in the registry by its address.
@@ -142,6 +164,7 @@ def register_model(
             register_model, rename=rename, finish=finish, pretrained_args=pretrained_args
         )
     options = _options(builder)
+    set_here = [n for n in ("progress", "trained") if options.pop(n, None) is not None]
     is_open = any(p.kind is p.VAR_KEYWORD for p in options.values())
     name = builder.__name__
 
@@ -158,12 +181,18 @@ def register_model(
                 hint = f"did you mean {guess}?" if guess else f"it takes {', '.join(options)}"
                 raise TypeError(f"{name}() has no argument {key!r}; {hint}")
         published, path = _source(name, _find_entry(builder), pretrained, weights)
+        ours = {"progress": progress, "trained": published is not None or path is not None}
+        kwargs.update({n: ours[n] for n in set_here})
         if published is not None:
             kwargs = {**published.build_args, **(pretrained_args or {}), **kwargs}
             model, layout = _build_published(builder, options, kwargs, published)
+            if _STRUCTURE_ONLY.get():
+                if finish is not None:
+                    finish(model, published)
+                return model
             path = path or fetch(published, progress=progress)
             state = read_state_dict(path, rename, cached=path.parent == checkpoint_dir())
-        elif path is not None:
+        elif path is not None and not _STRUCTURE_ONLY.get():
             state = read_state_dict(path, rename)
             model = builder(**kwargs)
             layout = _local_layout(builder, options, kwargs, model, state, path)
@@ -201,20 +230,22 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def _options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the arguments of a builder and the optional ones of the network that it returns."""
     signature = _signature(builder)
-    options = {
-        n: p if p.kind is p.VAR_KEYWORD else p.replace(kind=p.KEYWORD_ONLY)
-        for n, p in signature.parameters.items()
-    }
-    rest = [n for n, p in options.items() if p.kind is p.VAR_KEYWORD]
     network = signature.return_annotation
-    if rest and inspect.isclass(network) and network is not nn.Module:
-        del options[rest[0]]
-        for n, p in _signature(network).parameters.items():
+    functions = [builder]
+    if inspect.isclass(network) and network is not nn.Module:
+        functions += [vars(c)["__init__"] for c in network.__mro__ if "__init__" in vars(c)]
+    options: dict[str, inspect.Parameter] = {}
+    rest: inspect.Parameter | None = None
+    for function in functions:  # each passes what it does not know on to the next
+        rest = None
+        for n, p in _signature(function).parameters.items():
             if p.kind is p.VAR_KEYWORD:
-                options.setdefault(n, p)
-            elif p.default is not p.empty:
+                rest = p
+            elif p.default is not p.empty or function is builder:
                 options.setdefault(n, p.replace(kind=p.KEYWORD_ONLY))
-    return options
+        if rest is None:
+            break
+    return options if rest is None else {**options, rest.name: rest}
 
 
 def _find_entry(builder: Callable[..., Any]) -> ModelEntry | None:
@@ -254,7 +285,7 @@ def _source(
     else:
         path = Path(weights).expanduser()
         asked = next((w for w in known.values() if w.file_name == path.name), None)
-        if not path.is_file():
+        if not path.is_file() and not _STRUCTURE_ONLY.get():
             is_name = isinstance(weights, str) and Path(weights).name == weights
             if is_name and not path.suffix and entry is not None:
                 entry.get_weights(str(weights))  # raises, and says which names there are

@@ -47,7 +47,7 @@ class Weights:
         num_classes: Number of logits the file was trained for.
         classes: Name of the class list, see :attr:`class_names`.
         metrics: Published figures by name, in per cent: ``{"acc@1": 76.13, "acc@5": 92.862}``.
-        preprocessing: What the images have to go through.
+        preprocessing: What the images have to go through; None where the model does that itself.
         file_size_mib: Size of the file in MiB, where it is known.
         sha256_prefix: First hex digits of the file's SHA-256, where the name tells them.
         build_args: Constructor arguments that the file's layout needs (an auxiliary head, say).
@@ -59,7 +59,7 @@ class Weights:
     num_classes: int
     classes: str
     metrics: Mapping[str, float]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     file_size_mib: float | None = None
     sha256_prefix: str | None = None
     build_args: Mapping[str, Any] = field(default_factory=dict)
@@ -84,13 +84,14 @@ class ModelEntry:
         name: Constructor's name, ``resnet50``.
         task: ``classification``, ``segmentation``, ``detection``, ``video`` or ``quantization``.
         builder: ``"module:function"`` of the constructor.
-        num_params: Trainable parameters with the default arguments and the published classes.
+        num_params: Parameters with the default arguments and the published classes.
         min_size: Smallest image side in pixels that passes through.
         min_train_size: The same in training, where auxiliary heads want more.
         weights: Published files by name, oldest first.
         pretrained: Name of the weights that ``pretrained=True`` loads, None where there are none.
         default: Name of the weights that ``weights="DEFAULT"`` loads: the best published.
-        recipe: Name of the recipe that trains the model.
+        recipe: Name of the recipe that trains the model, None where there is none: the model takes
+            its parts from its arguments.
         paper: Address of the paper.
     """
 
@@ -103,7 +104,7 @@ class ModelEntry:
     weights: Mapping[str, Weights]
     pretrained: str | None
     default: str | None
-    recipe: str
+    recipe: str | None
     paper: str
 
     def load_builder(self) -> Callable[..., Any]:
@@ -118,10 +119,12 @@ class ModelEntry:
             ZooError: If nothing is published for this model or nothing under this name.
         """
         if self.default is None:
-            raise ZooError(
-                f"no published weights for {self.name}; "
+            remedy = (
                 f"train it with: python -m lightning_zoo fit --recipe {self.recipe}"
+                if self.recipe
+                else "train it, or pass a file of your own as weights="
             )
+            raise ZooError(f"no published weights for {self.name}; {remedy}")
         name = self.default if name in (None, "DEFAULT") else name
         if name not in self.weights:
             raise unknown(f"weights of {self.name}", str(name), self.weights)
@@ -129,14 +132,14 @@ class ModelEntry:
 
 
 def _weights(name: str, facts: dict[str, Any]) -> Weights:
-    pre = facts["preprocessing"]
+    pre = facts.get("preprocessing")
     return Weights(
         **{k: v for k, v in facts.items() if k not in {"preprocessing", "metrics", "notes"}},
         name=name,
         metrics=MappingProxyType(facts["metrics"]),
-        preprocessing=Preprocessing(
-            pre["resize"], pre["crop"], tuple(pre["mean"]), tuple(pre["std"])
-        ),
+        preprocessing=None
+        if pre is None
+        else Preprocessing(pre["resize"], pre["crop"], tuple(pre["mean"]), tuple(pre["std"])),
         notes=tuple(facts.get("notes", ())),
     )
 

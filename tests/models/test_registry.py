@@ -10,6 +10,7 @@ import torch
 
 from lightning_zoo import models
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models import hub
 from lightning_zoo.models.registry import ModelEntry, class_names, registry
 
 ENTRIES = list(registry().values())
@@ -46,14 +47,16 @@ def test_builder_resolves(entry: ModelEntry) -> None:
 def test_num_params(entry: ModelEntry) -> None:
     # GoogLeNet's figure is that of the published network, which has no auxiliary heads
     options = {"aux_logits": False} if entry.name == "googlenet" else {}
-    with torch.device("meta"):
+    if entry.task == "detection" and entry.weights:
+        options["pretrained"] = True  # with frozen norms, as the published figures count
+    with hub.structure_only(), torch.device("meta"):
         model = entry.load_builder()(**options)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == entry.num_params
+    assert sum(p.numel() for p in model.parameters()) == entry.num_params
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=entry_id)
 def test_row_is_complete(entry: ModelEntry) -> None:
-    assert entry.recipe
+    assert entry.recipe or not entry.weights
     assert entry.paper.startswith("https://")
     assert entry.min_size >= 1
     if entry.weights:
@@ -68,11 +71,14 @@ def test_weights(entry: ModelEntry, weights: models.registry.Weights) -> None:
     assert prefix is not None
     assert weights.sha256_prefix == prefix[1]
     assert len(weights.class_names) == weights.num_classes
-    assert weights.metrics
+    assert weights.metrics or "NaN" in weights.notes[0]
     assert all(0 < value < 100 for value in weights.metrics.values())
     if entry.task == "classification":
-        assert weights.metrics["acc@1"] < weights.metrics["acc@5"]
-    assert weights.preprocessing.crop <= weights.preprocessing.resize
+        assert weights.metrics.get("acc@1", 0) <= weights.metrics.get("acc@5", 0)
+        assert weights.preprocessing is not None
+        assert weights.preprocessing.crop <= weights.preprocessing.resize
+    else:
+        assert weights.preprocessing is None
     assert set(weights.build_args) <= set(inspect.signature(entry.load_builder()).parameters)
 
 
@@ -81,7 +87,18 @@ def test_files_are_distinct() -> None:
     assert len(names) == len(set(names))
 
 
+def test_there_are_all_detectors() -> None:
+    names = models.list_models("detection")
+    assert len(names) == 12
+    assert set(names) < set(models.detection.__all__)
+    for name in models.detection.__all__:
+        assert callable(getattr(models.detection, name))
+
+
 def test_class_names() -> None:
+    coco = class_names("coco")
+    assert (len(coco), coco[0], coco[1], coco[90]) == (91, "__background__", "person", "toothbrush")
+    assert coco.count("N/A") == 10
     names = class_names("imagenet1k")
     assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
     with pytest.raises(ZooError, match="unknown class list 'imagenet'; did you mean imagenet1k"):
@@ -102,7 +119,7 @@ def test_unknown_names() -> None:
 
 
 def test_listing() -> None:
-    assert models.list_models(contains="vgg16") == ["vgg16", "vgg16_bn"]
+    assert models.list_models("classification", contains="vgg16") == ["vgg16", "vgg16_bn"]
     assert models.get_entry("classification/resnet50") is models.get_entry("resnet50")
     assert "resnet50" in dir(models)
     assert "resnet50" in dir(models.classification)

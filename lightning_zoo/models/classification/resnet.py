@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_zoo.errors import ZooError
+from lightning_zoo.layers import ConvNormAct, conv_norm
 from lightning_zoo.models.hub import register_model
 
 NormLayer = Callable[[int], nn.Module]
@@ -96,8 +97,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(N, planes, H / stride, W / stride)`` for ``(N, in_channels, H, W)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
+        x = self.relu(conv_norm(self.conv1, self.bn1, x))
+        x = conv_norm(self.conv2, self.bn2, x)
         x += shortcut
         return self.relu(x)
 
@@ -147,9 +148,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(N, 4 * planes, H / stride, W / stride)`` for ``(N, in_channels, H, W)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.relu2(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
+        x = self.relu1(conv_norm(self.conv1, self.bn1, x))
+        x = self.relu2(conv_norm(self.conv2, self.bn2, x))
+        x = conv_norm(self.conv3, self.bn3, x)
         x += shortcut
         return self.relu(x)
 
@@ -210,9 +211,14 @@ class ResNet(nn.Module):
             for j in range(depth):
                 downsample = None
                 if j == 0 and (stride != 1 or in_channels != planes * block.expansion):
-                    downsample = nn.Sequential(
-                        conv1x1(in_channels, planes * block.expansion, stride=stride),
-                        norm_layer(planes * block.expansion),
+                    downsample = ConvNormAct(
+                        in_channels,
+                        planes * block.expansion,
+                        1,
+                        stride,
+                        bias=False,
+                        norm_layer=norm_layer,
+                        activation_layer=None,
                     )
                 blocks.append(
                     block(
@@ -246,7 +252,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(N, num_classes)`` for normalised images ``(N, 3, H, W)``."""
-        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.relu(conv_norm(self.conv1, self.bn1, images))
         x = self.maxpool(x)  # (N, 64, H / 4, W / 4)
         x = self.layer1(x)
         x = self.layer2(x)
