@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 .PHONY: demo test test-all lint tables clean
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m lightning_zoo demo
+	@$(BIN)/python -m lightning_zoo demo instances
 
 test: $(VENV)/installed-test lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

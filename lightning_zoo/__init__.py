@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from lightning_zoo.engine.demo import demo
     from lightning_zoo.engine.evaluate import EvalResult, test, validate
     from lightning_zoo.engine.fit import FitResult, fit
-    from lightning_zoo.engine.predict import Prediction, predict
+    from lightning_zoo.engine.predict import Detections, Prediction, predict
     from lightning_zoo.errors import ZooError
     from lightning_zoo.recipe import Recipe, list_recipes, load_recipe
 
 _HOMES = {
-    "engine": "EvalResult FitResult Prediction demo fit predict test validate",
+    "engine": "Detections EvalResult FitResult Prediction demo fit predict test validate",
     "errors": "ZooError",
     "recipe": "Recipe list_recipes load_recipe",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "Detections",
     "EvalResult",
     "FitResult",
     "Prediction",

@@ -106,14 +106,14 @@ class Console(Callback):
         rate = self._seen * self.images_per_batch / (now - self._epoch_start)
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         if self._bar is not None:
-            note = f"loss {loss:.4f}  {rate:.0f} images/s"
+            note = f"loss {loss:.4f}  {speed(rate)} images/s"
             self._bar.update(self._task, completed=batch_idx + 1, note=note)
             return
         total = int(trainer.num_training_batches)
         left = (total - batch_idx - 1) * (now - self._epoch_start) / self._seen
         self._print(
             f"epoch {trainer.current_epoch}: {batch_idx + 1}/{total} batches, loss {loss:.4f}, "
-            f"{rate:.0f} images/s, {clock(left)} left in the epoch"
+            f"{speed(rate)} images/s, {clock(left)} left in the epoch"
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,12 +142,12 @@ class Console(Callback):
             return
         cells: dict[str, str] = {"epoch": str(epoch)}
         for name, value in trainer.callback_metrics.items():
-            if name not in ("train/loss", "lr"):
+            if self._is_shown(name, trainer.lightning_module):
                 digits = 4 if "loss" in name else 2
                 cells[name.replace("_epoch", "")] = f"{float(value):.{digits}f}"
         if self._lr is not None:
             cells["lr"] = f"{self._lr:.3g}"
-        cells["images/s"] = f"{self._seen * self.images_per_batch / self._train_seconds:.0f}"
+        cells["images/s"] = speed(self._seen * self.images_per_batch / self._train_seconds)
         cells["time"] = clock(time.monotonic() - self._epoch_start)
         order = ["epoch", "train/loss", *sorted(k for k in cells if k.startswith("val/"))]
         columns = [k for k in [*order, *(k for k in cells if k not in order)] if k in cells]
@@ -155,6 +155,17 @@ class Console(Callback):
             self._columns = columns
             self._print("  ".join(f"{c:>{max(len(c), 8)}}" for c in columns))
         self._print("  ".join(f"{cells[c]:>{max(len(c), 8)}}" for c in columns))
+
+    @staticmethod
+    def _is_shown(name: str, task: Any) -> bool:
+        """Whether a figure stands in the table: all of them, or the task's headline and losses."""
+        if name in ("train/loss", "lr"):
+            return False
+        headline = getattr(task, "headline", ())
+        split, _, figure = name.partition("/")
+        if not headline or split not in ("train", "val"):
+            return not headline
+        return figure.removeprefix("ema_") in (*headline, "loss", "loss_epoch")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -165,6 +176,11 @@ class Console(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the terminal back."""
         self._close_bar()
+
+
+def speed(rate: float) -> str:
+    """Return images a second: whole from 10 on, with a digit or two below."""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def clock(seconds: float) -> str:

@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device as to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from lightning_zoo.datamodules.loader import collate
 from lightning_zoo.datamodules.samplers import SampleKey
-from lightning_zoo.drawing import Tile, draw_grid, draw_tile
-from lightning_zoo.drawing.classification import classification_tile
+from lightning_zoo.drawing import batch_tiles, draw_grid
 from lightning_zoo.loggers.wandb import log_artifact
+from lightning_zoo.loggers.wandb_images import log_predictions
 from lightning_zoo.runs import Run
 
 
@@ -28,42 +28,37 @@ class PredictionPictures(Callback):
     def __init__(self, run: Run, count: int) -> None:
         self.run, self.count = run, count
 
-    def _tiles(self, trainer: Trainer, pl_module: LightningModule) -> list[Tile]:
+    def _predict(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        """Return the samples as one batch, and what the network says of them."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch = sample_batch(data.datasets.get("val"), self.count)
+        batch = sample_batch(data, self.count)
         if not isinstance(batch, dict):
-            return []
-        on_device = {**batch, "image": batch["image"].to(pl_module.device)}
+            return None
+        outputs = []
         with torch.no_grad():
-            probs = pl_module.predict_step(on_device, 0)["probs"].cpu()
-        tiles = []
-        for image, label, row in zip(batch["image"], batch["label"], probs, strict=True):
-            truth = label.nonzero().flatten().tolist() if data.multilabel else [int(label)]
-            pixels = image.permute(1, 2, 0).numpy()
-            tiles.append(
-                classification_tile(
-                    pixels, row.tolist(), data.class_names, truth, multilabel=data.multilabel
-                )
-            )
-        return tiles
+            # a detector's images differ in size: one at a time needs the least memory
+            for part in split_batch(batch) if isinstance(batch["image"], list) else [batch]:
+                outputs.append(pl_module.predict_step(to_device(part, pl_module.device), 0))
+        return batch, outputs
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, unless this is the check before training."""
         if trainer.sanity_checking or not trainer.is_global_zero or not self.count:
             return
-        tiles = self._tiles(trainer, pl_module)
-        if not tiles:
+        predicted = self._predict(trainer, pl_module)
+        if predicted is None:
             return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batch, outputs = predicted
+        skeleton = getattr(pl_module, "skeleton", None)
+        tiles = batch_tiles(batch, outputs, data.class_names, skeleton=skeleton)
         self.run.pictures.mkdir(exist_ok=True)
         path = self.run.pictures / f"epoch_{trainer.current_epoch:04}.png"
         draw_grid(tiles).save(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(
-                    "val/predictions",
-                    [draw_tile(tile, 224) for tile in tiles],
-                    step=trainer.global_step,
-                    caption=[" | ".join(tile.lines) for tile in tiles],
+                log_predictions(
+                    logger, batch, outputs, tiles, data.class_names, step=trainer.global_step
                 )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,10 +69,16 @@ class PredictionPictures(Callback):
                 log_artifact(logger, self.run, results)
 
 
-def sample_batch(dataset: Any, count: int) -> Any:
-    """Return ``count`` samples, spread evenly over a data set, as one batch."""
+def sample_batch(data: Any, count: int) -> Any:
+    """Return ``count`` validation samples, spread evenly, as one batch, or None."""
+    dataset = data.datasets.get("val")
     if dataset is None:
         return None
     count = min(count, len(dataset))
     picked = [i * len(dataset) // count for i in range(count)]
-    return collate([dataset[SampleKey(0, i)] for i in picked])
+    return data.collate_eval([dataset[SampleKey(0, i)] for i in picked])
+
+
+def split_batch(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a batch of lists as batches of one image each."""
+    return [{k: [v[i]] for k, v in batch.items()} for i in range(len(batch["image"]))]

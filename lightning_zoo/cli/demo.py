@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning_zoo.cli import new_parser
 
-TASKS = ("classification",)
+TASKS = ("classification", "detection", "instances", "keypoints")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -12,10 +12,14 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser = new_parser(
         "demo",
         "Make data on the spot, train on it, draw predictions. Needs no download.\n"
-        "Takes about a minute and a half on two cores.",
+        "Takes one to two minutes on two cores.",
     )
     parser.add_argument(
-        "task", nargs="?", default=TASKS[0], choices=TASKS, help=f"{', '.join(TASKS)}"
+        "task",
+        nargs="?",
+        default="instances",
+        choices=TASKS,
+        help=f"{', '.join(TASKS)} (instances)",
     )
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")
     options = parser.parse_args(list(args))

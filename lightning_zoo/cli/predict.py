@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from lightning_zoo.cli import new_parser
@@ -11,24 +10,32 @@ from lightning_zoo.errors import ZooError
 from lightning_zoo.models.registry import list_models
 from lightning_zoo.runs import find_run
 
+TASKS = ("classification", "detection")
+
 
 def run(args: Sequence[str], *, debug: bool) -> int:
-    """Classify photos."""
+    """Use a model on photos."""
     parser = new_parser(
         "predict",
-        "Classify photos with a run (folder, 'last' or a recipe's name), a checkpoint or\n"
-        "a model of the zoo. Unreadable files are named, the rest goes on (exit 1).",
+        "Classify photos, or find objects in them, with a run (folder, 'last' or a recipe's\n"
+        "name), a checkpoint or a model of the zoo. Unreadable files are named, the rest\n"
+        "goes on (exit 1).",
         "  python -m lightning_zoo predict runs/last photos/ --out out/\n"
-        "  python -m lightning_zoo predict resnet50 dog.jpg",
+        "  python -m lightning_zoo predict resnet50 dog.jpg\n"
+        "  python -m lightning_zoo predict maskrcnn_resnet50_fpn street.jpg --out out/",
     )
     parser.add_argument("what", metavar="RUN_OR_MODEL", help="what predicts")
     parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="image files and folders")
     parser.add_argument("--out", metavar="DIR", help="folder for pictures and predictions.json")
     parser.add_argument("--weights", default="DEFAULT", metavar="W", help="with a model (DEFAULT)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, metavar="S",
+        help="detectors: score from which an object counts (0.5)",
+    )  # fmt: skip
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     options = parser.parse_args(list(args))
-    models = list_models("classification")
+    models = [name for task in TASKS for name in list_models(task)]
     if options.what not in models and Path(options.what).suffix != ".ckpt":
         find_run(options.what, Path(options.runs), models)
 
@@ -40,17 +47,17 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         options.inputs,
         out=options.out,
         weights=options.weights,
+        threshold=options.threshold,
         runs=options.runs,
         debug=debug,
         broken=broken,
     )
     if options.json:
-        print(json.dumps([asdict(p) for p in found], ensure_ascii=False))
+        print(json.dumps([p.as_json() for p in found], ensure_ascii=False))
     else:
         width = min(60, max((len(p.file) for p in found), default=0))
         for p in found:
-            rest = ", ".join(f"{name} {100 * score:.1f} %" for name, score in p.top[1:3])
-            print(f"{p.file:<{width}}  {p.label} {100 * p.score:.1f} %   ({rest})")
+            print(f"{p.file:<{width}}  {p.summary()}")
     if options.out and found and not options.json:
         print(f"pictures: {options.out}/grid.png and one for each photo")
     for sentence in broken:

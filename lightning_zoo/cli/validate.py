@@ -28,6 +28,9 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
     parser.add_argument(
         "--check", action="store_true", help="compare with the recipe's reference; exit 1 if below"
     )
+    parser.add_argument(
+        "--per_class", action="store_true", help="detectors: average precision of every class too"
+    )
     parser.add_argument("--devices", default="auto", metavar="N", help="devices here (auto)")
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -51,10 +54,16 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
     )
     if options.json:
         print(json.dumps({"metrics": result.metrics, "expected": result.expected,
-                          "tolerance": result.tolerance, "passed": result.passed}))  # fmt: skip
+                          "tolerance": result.tolerance, "passed": result.passed,
+                          "per_class": list(result.per_class)}))  # fmt: skip
     else:
+        if options.per_class and result.per_class:
+            from lightning_zoo.metrics import format_table
+
+            print(format_table(result.per_class))
+        width = max(16, *(len(name) + 1 for name in result.metrics))
         for name, value in sorted(result.metrics.items()):
-            line = f"{name:<16}{value:10.4f}" if "loss" in name else f"{name:<16}{value:10.3f}"
+            line = f"{name:<{width}}{value:10.{4 if 'loss' in name else 3}f}"
             if name in result.expected:
                 line += f"   reference {result.expected[name]:.3f} +- {result.tolerance:g}"
             print(line)

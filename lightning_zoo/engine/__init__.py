@@ -6,9 +6,10 @@ The command line is a thin shell over these functions, and Python users call the
 from lightning_zoo.engine.demo import demo
 from lightning_zoo.engine.evaluate import EvalResult, evaluate, test, validate
 from lightning_zoo.engine.fit import FitResult, fit
-from lightning_zoo.engine.predict import Prediction, predict
+from lightning_zoo.engine.predict import Detections, Prediction, predict
 
 __all__ = [
+    "Detections",
     "EvalResult",
     "FitResult",
     "Prediction",

@@ -14,6 +14,7 @@ from lightning_zoo.engine.session import (
     build_trainer,
     count_devices,
     hush,
+    join,
     plan_for,
     shared_folder,
 )
@@ -34,12 +35,14 @@ class EvalResult:
         expected: The recipe's reference figures, by the same names; empty where it states none.
         tolerance: How far a figure may lie below its reference.
         skipped: Broken files that were left out.
+        per_class: For detectors, one row a class: label, name, objects, average precision.
     """
 
     metrics: dict[str, float]
     expected: dict[str, float]
     tolerance: float
     skipped: tuple[str, ...] = ()
+    per_class: tuple[dict[str, Any], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -116,12 +119,13 @@ def evaluate(
     plan = plan_for(chosen, count)
     with shared_folder(LEDGER_VARIABLE) as folder:
         data = build_data(chosen, plan, stage, ledger=folder / "ledger.jsonl")
-        metrics, config = _measure(chosen, checkpoint, data, stage, accelerator, count, plan)
+        metrics, config, rows = _measure(chosen, checkpoint, data, stage, accelerator, count, plan)
         skipped = tuple(entry["file"] for entry in data.read_ledger())
     reference = config.get("reference") or {}
     split = "val" if stage == "validate" else "test"
     expected = {f"{split}/{k}": float(v) for k, v in (reference.get("metrics") or {}).items()}
-    return EvalResult(metrics, expected, float(reference.get("tolerance", 0.0)), skipped)
+    tolerance = float(reference.get("tolerance", 0.0))
+    return EvalResult(metrics, expected, tolerance, skipped, tuple(rows))
 
 
 def _measure(
@@ -132,17 +136,19 @@ def _measure(
     accelerator: str,
     devices: int,
     plan: BatchPlan,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the figures by name, and the resolved recipe."""
-    if checkpoint is not None:  # the file brings all weights: nothing is fetched first
-        chosen = chosen.with_overrides([("model.weights", None)])
-    task, config = build_task(chosen, num_classes=data.num_classes)
+) -> tuple[dict[str, float], dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures by name, the resolved recipe, and the rows of single classes."""
+    task, config = build_task(
+        chosen, num_classes=data.num_classes, structure_only=checkpoint is not None
+    )
+    join(task, data)
     if checkpoint is not None:
         load_task(task, checkpoint)
     trainer = build_trainer(chosen, accelerator=accelerator, devices=devices, plan=plan, loggers=())
     run = getattr(trainer, stage)
     found = run(task, datamodule=data, verbose=False)
-    return {name: float(value) for name, value in found[0].items()}, config
+    metrics = {name: float(value) for name, value in found[0].items()}
+    return metrics, config, getattr(task, "per_class", [])
 
 
 def resolve(

@@ -25,7 +25,9 @@ from lightning_zoo.engine.session import (
     build_trainer,
     count_devices,
     hush,
+    join,
     plan_for,
+    real_classes,
 )
 from lightning_zoo.engine.smoke import shrink
 from lightning_zoo.errors import ZooError, unknown
@@ -131,12 +133,10 @@ def _fit(
     if checkpoint is not None:
         recipe_of(checkpoint)  # refuses a damaged file before a run is begun
     data = build_data(recipe, plan, "fit")
-    task, config = build_task(recipe, num_classes=data.num_classes)
-    if getattr(task, "multilabel", data.multilabel) != data.multilabel:
-        found = "several labels" if data.multilabel else "one label"
-        raise ZooError(
-            f"the data has {found} an image; use --model.multilabel {str(data.multilabel).lower()}"
-        )
+    task, config = build_task(
+        recipe, num_classes=data.num_classes, structure_only=checkpoint is not None
+    )
+    join(task, data)
     length = run_length(
         recipe,
         plan.steps_per_epoch(data.num_train_samples, drop_last=data.drop_last),
@@ -280,7 +280,8 @@ def _introduce(
     params = sum(p.numel() for p in task.model.parameters())
     say(
         f"recipe   {recipe.name}: {recipe.model}, {params / 1e6:.1f} M parameters, "
-        f"{data.num_classes} classes, {data.num_train_samples} training images"
+        f"{counted(len(real_classes(data.class_names)), 'class', 'es')}, "
+        f"{data.num_train_samples} training images"
     )
     reference = config.get("reference") or {}
     known = {k: reference[k] for k in ("devices", "per_device") if k in reference}

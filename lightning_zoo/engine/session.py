@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_zoo.batch import BatchPlan, check_devices, plan_batches
 from lightning_zoo.callbacks import AtomicCheckpointIO
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models import hub
 from lightning_zoo.recipe import Recipe
 from lightning_zoo.recipe.build import build
 
@@ -101,8 +102,15 @@ def build_data(recipe: Recipe, plan: BatchPlan, stage: str, ledger: Path | None 
     return data
 
 
-def build_task(recipe: Recipe, *, num_classes: int) -> tuple[Any, dict[str, Any]]:
+def build_task(
+    recipe: Recipe, *, num_classes: int, structure_only: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """Build the task for data of ``num_classes`` classes.
+
+    Args:
+        recipe: The recipe.
+        num_classes: Number of classes in the data.
+        structure_only: A checkpoint will bring all values, so that no file of weights is read.
 
     Returns:
         The task, and the resolved recipe in which the number of classes stands.
@@ -121,7 +129,39 @@ def build_task(recipe: Recipe, *, num_classes: int) -> tuple[Any, dict[str, Any]
             "use --model.num_classes null to take the data's"
         )
     seed_everything(config.get("seed_everything", 0), verbose=False)
-    return build(config["model"]), config
+    with hub.structure_only() if structure_only else contextlib.nullcontext():
+        return build(config["model"]), config
+
+
+def real_classes(names: Sequence[str]) -> list[str]:
+    """Return the names without background and without the gaps in COCO's numbering."""
+    return [name for name in names if name not in ("__background__", "N/A")]
+
+
+def join(task: Any, data: Any) -> None:
+    """Tell the task the names of the data's classes.
+
+    Raises:
+        ZooError: If the data does not hold what the task learns from.
+    """
+    if getattr(task, "multilabel", data.multilabel) != data.multilabel:
+        found = "several labels" if data.multilabel else "one label"
+        raise ZooError(
+            f"the data has {found} an image; use --model.multilabel {str(data.multilabel).lower()}"
+        )
+    needs, target = getattr(task, "needs", None), getattr(data, "target", None)
+    if needs != target and (target is None or needs != "boxes"):
+        if needs is None or target is None:
+            raise ZooError(f"{type(task).__name__} cannot learn from {type(data).__name__}")
+        raise ZooError(
+            f"data.target is {target!r} and the model needs {needs}; use --data.target {needs}"
+        )
+    if needs == "keypoints" and len(data.skeleton) != len(task.skeleton):
+        raise ZooError(
+            f"data.keypoints has {len(data.skeleton)} keypoints and model.keypoints "
+            f"{len(task.skeleton)}; name the same skeleton in both"
+        )
+    task.class_names = data.class_names
 
 
 def build_trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     data = signature(recipe.config["data"]["class_path"])
     module = getattr(importlib.import_module(data.module), data.name)
     module.write_fake(folder, classes=CLASSES, images=IMAGES, size=SIDE + 16)
-    side = max(SIDE, get_entry(recipe.model).min_train_size)
+    entry = get_entry(recipe.model)
+    side = max(SIDE, entry.min_train_size)
     changes: list[tuple[str, Any]] = [
         ("data.root", str(folder)),
         ("model.num_classes", None),
@@ -46,6 +48,14 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         "labels_csv": None,
     }
     changes += [(f"data.{k}", v) for k, v in sizes.items() if k in data.parameters]
+    task = signature(recipe.config["model"]["class_path"])
+    if "pretrained_backbone" in task.parameters:
+        changes.append(("model.pretrained_backbone", False))
+    if "keypoints" in task.parameters:  # those of the generated data
+        changes += [("model.keypoints", "coco_person"), ("data.keypoints", "coco_person")]
+    if "min_size" in inspect.signature(entry.load_builder()).parameters:  # it resizes by itself
+        args = {**recipe.get("model.model_args", {}), "min_size": side, "max_size": 2 * side}
+        changes.append(("model.model_args", args))
     lr = recipe.get("model.optimizer.lr")
     if lr is not None:  # the rate of a large batch would drive four images to infinity
         changes.append(("model.optimizer.lr", lr * STEP * devices / recipe.config["batch"]["size"]))

@@ -5,6 +5,7 @@ Nothing in this package imports torch before :mod:`lightning_zoo.recipe.build` d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from lightning_zoo.errors import ZooError, nearest, unknown
 from lightning_zoo.recipe import yaml_lines
 from lightning_zoo.recipe.lint import KeyPath, Problem, lint
+from lightning_zoo.recipe.schema import signature
 
 __all__ = ["Recipe", "find_recipe", "list_recipes", "load_recipe", "recipe_files"]
 
@@ -104,6 +106,7 @@ def _assign(config: dict[str, Any], key: str, value: Any) -> KeyPath:
     node: Any = config
     path: list[str | int] = []
     parts = key.split(".")
+    owner: str | None = None  # class whose arguments `node` holds
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
@@ -113,7 +116,9 @@ def _assign(config: dict[str, Any], key: str, value: Any) -> KeyPath:
         else:
             if not isinstance(node, dict):
                 raise ZooError(f"--{key}: {'.'.join(parts[:i])} is a value, it has no keys")
+            owner = None
             if "class_path" in node and part not in ("class_path", "init_args"):
+                owner = node["class_path"]
                 node = node.setdefault("init_args", {})
                 path.append("init_args")
             step = part
@@ -124,10 +129,20 @@ def _assign(config: dict[str, Any], key: str, value: Any) -> KeyPath:
             node = node[step]  # type: ignore[index]
         else:
             if node.get(step) is None:
-                _check_section(key, parts, i, node)
+                if not _takes(owner, part):
+                    _check_section(key, parts, i, node)
                 node[step] = {}
             node = node[step]
     return tuple(path)
+
+
+def _takes(class_path: str | None, argument: str) -> bool:
+    """Whether a class has an argument of this name; the recipe need not have it yet."""
+    if class_path is None:
+        return False
+    with contextlib.suppress(ZooError):  # the linter says later what is wrong with the class
+        return argument in signature(class_path).parameters
+    return False
 
 
 def _check_section(key: str, parts: Sequence[str], i: int, node: dict[str, Any]) -> None:

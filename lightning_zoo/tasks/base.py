@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_zoo.errors import ZooError
 from lightning_zoo.metrics import SampleMean
 from lightning_zoo.models import get_entry
 from lightning_zoo.optim import (
@@ -45,6 +47,8 @@ class Task(LightningModule):
 
     # Metric that says which epoch was best, and whether high or low is good.
     monitor = ("val/loss", "min")
+    # Metrics that the console's table shows beside the loss; empty: all there are.
+    headline: tuple[str, ...] = ()
     mean: Tensor
     scale: Tensor
 
@@ -80,6 +84,8 @@ class Task(LightningModule):
         self.length = Length(1, 1)
         self.lr_scale = 1.0
         self.seed = 0
+        # Names of the classes by label, for tables; the engine fills them in from the data
+        self.class_names: Sequence[str] = ()
         # The epoch's loss so far; a torchmetrics metric would cost more than the rest of our layer
         self.loss_sum: Tensor | None = None
         self.loss_count = 0
@@ -160,8 +166,16 @@ class Task(LightningModule):
             if epoch < self.ema_warmup_epochs:
                 self.ema.n_averaged.fill_(0)  # the next update copies again
 
-    def record_loss(self, loss: Tensor, samples: int) -> None:
-        """Count a training batch's mean loss, and log it at the steps that loggers write."""
+    def record_loss(
+        self, loss: Tensor, samples: int, parts: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Count a training batch's mean loss, and log it at the steps that loggers write.
+
+        Args:
+            loss: Mean loss of the batch, a scalar.
+            samples: Images of the batch.
+            parts: Terms of the loss by name, logged as ``train/<name>``.
+        """
         if self.loss_sum is None or self.loss_sum.device != loss.device:
             start = torch.zeros((), dtype=torch.float64) if self.loss_sum is None else self.loss_sum
             self.loss_sum = start.to(loss.device)
@@ -171,6 +185,8 @@ class Task(LightningModule):
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss", loss.detach(), batch_size=samples)
             self.log("lr", self.current_lr(), batch_size=samples)
+            for name, part in (parts or {}).items():
+                self.log(f"train/{name}", part.detach(), batch_size=samples)
 
     def _epoch_loss_of_all_ranks(self) -> Tensor:
         total = 0.0 if self.loss_sum is None else float(self.loss_sum)
@@ -208,6 +224,4 @@ def check_model_task(name: str, task: str) -> None:
     """Refuse a network of another task, in a sentence that names the one it has."""
     entry = get_entry(name)
     if entry.task != task:
-        from lightning_zoo.errors import ZooError
-
         raise ZooError(f"{name} is a {entry.task} model; expected one for {task}")

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_zoo.errors import ZooError
+from lightning_zoo.metrics import CocoMetric, NamedMeans
+from lightning_zoo.models import get_entry, get_model
+from lightning_zoo.models.detection.mask_rcnn import MaskRCNN
+from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
+from lightning_zoo.tasks.base import Task, check_model_task
+
+Batch = dict[str, Any]
+Target = dict[str, Any]
+
+
+class DetectionTask(Task):
+    """Find objects: boxes with classes and scores, and masks where the network has a mask head.
+
+    The batch holds images of any size, ``image`` a list of uint8 ``(3, H, W)`` and ``target`` a
+    list of dictionaries; the network normalises, resizes and pads them itself.
+
+    Args:
+        model: Name of the network, see ``python -m lightning_zoo models ls --task detection``.
+        num_classes: Number of classes with the background, which is class 0; None takes the data's.
+        weights: Published name (``COCO_V1``, ``DEFAULT``) or a file to start from; None starts
+            from random weights, or from a pretrained backbone.
+        pretrained_backbone: Start the backbone from ImageNet's weights; not with ``weights``.
+        trainable_backbone_layers: Stages of a pretrained backbone that train, counted from the
+            output; None takes the network's default.
+        model_args: Further arguments of the network's constructor (``min_size``, ``max_size``,
+            ``box_score_thresh`` ...).
+        optimizer: Optimizer that waits for its parameters.
+        lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        norm_weight_decay: See :class:`~lightning_zoo.tasks.base.Task`.
+        bias_weight_decay: See there.
+        ema_decay: See there.
+        ema_every_steps: See there.
+        ema_warmup_epochs: See there.
+        channels_last: See there.
+    """
+
+    monitor = ("val/box_map", "max")
+    headline = ("box_map", "box_map50")
+    # What the targets of the data have to hold: the data module's ``target`` argument.
+    needs: Literal["boxes", "masks", "keypoints"] = "boxes"
+    iou_types: tuple[str, ...] = ("bbox",)
+    sigmas: tuple[float, ...] | None = None  # of keypoints
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        num_classes: int | None = None,
+        weights: str | None = None,
+        pretrained_backbone: bool = False,
+        trainable_backbone_layers: int | None = None,
+        model_args: dict[str, Any] | None = None,
+        optimizer: OptimizerCallable,
+        lr_schedule: ScheduleCallable | None = None,
+        norm_weight_decay: float | None = None,
+        bias_weight_decay: float | None = None,
+        ema_decay: float | None = None,
+        ema_every_steps: int = 1,
+        ema_warmup_epochs: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        check_model_task(model, "detection")
+        if num_classes is None:
+            raise ValueError("num_classes is None and no data set was there to count the classes")
+        args: dict[str, Any] = {}
+        if "pretrained_backbone" in inspect.signature(get_entry(model).load_builder()).parameters: # XXX
+            args["pretrained_backbone"] = pretrained_backbone and weights is None
+        if pretrained_backbone or weights is not None:  # what starts from nothing trains as a whole
+            args["trainable_backbone_layers"] = trainable_backbone_layers
+        super().__init__(
+            get_model(
+                model, weights=weights, num_classes=num_classes, **args, **(model_args or {})
+            ),
+            optimizer=optimizer,
+            lr_schedule=lr_schedule,
+            norm_weight_decay=norm_weight_decay,
+            bias_weight_decay=bias_weight_decay,
+            ema_decay=ema_decay,
+            ema_every_steps=ema_every_steps,
+            ema_warmup_epochs=ema_warmup_epochs,
+            channels_last=channels_last,
+        )
+        self.num_classes = num_classes
+        if isinstance(self.model, MaskRCNN):
+            self.needs, self.iou_types = "masks", ("bbox", "segm")
+            self.monitor = ("val/mask_map", "max")
+            self.headline = ("box_map", "box_map50", "mask_map", "mask_map50")
+        # one for the raw weights, one for the averaged ones; they live on the CPU
+        self.metrics = {
+            prefix: CocoMetric(self.iou_types, (), sigmas=self.sigmas) for prefix in self.networks()
+        }
+        self.val_losses = NamedMeans()
+        self.per_class: list[dict[str, Any]] = []
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Return the objects found in uint8 images, a list of ``(3, H, W)``."""
+        return self.model(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the sum of the losses of one batch.
+
+        Raises:
+            ZooError: If the loss is no finite number.
+        """
+        losses = self.model(batch["image"], batch["target"])
+        loss = torch.stack(list(losses.values())).sum()
+        # reading the value makes a GPU wait, so there it is looked at when it is logged anyway
+        logged = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if (logged or self.device.type == "cpu") and not math.isfinite(loss.item()):
+            raise ZooError(self._not_finite(losses, batch["id"]))
+        self.record_loss(loss, len(batch["image"]), losses)
+        return loss
+
+    def _not_finite(self, losses: Mapping[str, Tensor], ids: list[Any]) -> str:
+        parts = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
+        return (
+            f"the loss is no finite number in epoch {self.current_epoch}, step "
+            f"{self.trainer.global_step} ({parts}; images {', '.join(map(str, ids))}); lower "
+            "--model.optimizer.lr, or go on from the last checkpoint with --resume auto"
+        )
+
+    def _evaluate(self, batch: Batch) -> None:
+        images, targets = batch["image"], batch["target"]
+        trainable = [without_crowds(target) for target in targets]
+        for prefix, network in self.networks().items():
+            losses, found = network(images, trainable, with_losses=True)
+            self.metrics[prefix].update(found, targets)
+            if not prefix:
+                self.val_losses.update(losses, len(images))
+
+    def _log_results(self, split: str) -> None:
+        losses = self.val_losses.compute()
+        self.val_losses.reset()
+        results = {f"{split}/{name}": value for name, value in losses.items()}
+        results[f"{split}/loss"] = sum(losses.values())
+        for prefix, metric in self.metrics.items():
+            metric.class_names = self.class_names
+            found = metric.compute()
+            results |= {f"{split}/{prefix}{name}": value for name, value in found.items()}
+            if not prefix:
+                self.per_class = metric.per_class()
+            metric.reset()
+        # everything is already summed over ranks
+        self.log_dict({k: torch.tensor(v) for k, v in results.items()}, rank_zero_only=False)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/loss``, each of its terms, and COCO's figures (``val/box_map`` ...)."""
+        self._log_results("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same figures as validation, under ``test/``."""
+        self._log_results("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Any]:
+        """Return ``id`` and the ``detections`` of one batch, on the CPU."""
+        found = self(batch["image"])
+        on_cpu = [{name: value.cpu() for name, value in one.items()} for one in found]
+        return {"id": batch["id"], "detections": on_cpu}
+
+
+def without_crowds(target: Target) -> Target:
+    """Return a target without the regions that stand for many objects; losses ignore them."""
+    if "iscrowd" not in target:
+        return target
+    kept = target["iscrowd"] == 0
+    per_object = ("boxes", "labels", "area", "iscrowd", "masks", "keypoints")
+    return {k: v[kept] if k in per_object else v for k, v in target.items()}
