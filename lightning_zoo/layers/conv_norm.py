@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_zoo.layers.convolution import conv2d
 from lightning_zoo.layers.frozen_batch_norm import FrozenBatchNorm2d
 
 
@@ -15,22 +16,18 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         type(norm) is not FrozenBatchNorm2d
         or type(conv) is not nn.Conv2d
         or conv.padding_mode != "zeros"
-        or _has_hooks(conv)
-        or _has_hooks(norm)
+        or has_hooks(conv, norm)
     ):
         return norm(conv(x))
     scale, shift = norm.scale_and_shift()
     bias = shift if conv.bias is None else shift + conv.bias * scale
     weight = conv.weight * scale.view(-1, 1, 1, 1)
-    return nn.functional.conv2d(
-        x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+    return conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+def has_hooks(*modules: nn.Module) -> bool:
+    """Whether somebody listens to one of the modules, who would miss a call that goes round it."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules
     )

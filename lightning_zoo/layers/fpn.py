@@ -90,7 +90,7 @@ class FeaturePyramidNetwork(nn.Module):
         outputs = [self.layer_blocks[-1](last)]
         for i in range(len(inputs) - 2, -1, -1):
             lateral = self.inner_blocks[i](inputs[i])
-            last = lateral + F.interpolate(last, size=lateral.shape[-2:], mode="nearest")
+            last = lateral.add_(F.interpolate(last, size=lateral.shape[-2:], mode="nearest"))
             outputs.insert(0, self.layer_blocks[i](last))
         names = list(features)
         if self.extra_blocks is not None:

@@ -475,6 +475,18 @@ def test_structure_only(name: str, cache: Path) -> None:
             assert bool((value == constant(key)).all()) == (key not in report.new), key
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_pretrained_backbone_of_ones_own_detector(name: str) -> None:
+    args = {"backbone": "resnet18", "weights_backbone": None}
+    with hub.structure_only():
+        plain, loaded = (tiny(name, **args, pretrained_backbone=flag) for flag in (False, True))
+    with pytest.raises(ZooError, match="IMAGENET1K_V9"):  # named weights come first
+        tiny(name, **{**args, "weights_backbone": "IMAGENET1K_V9"}, pretrained_backbone=True)
+    assert not any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in loaded.modules())
+    assert not any(p.requires_grad for p in loaded.backbone.body["conv1"].parameters())
+
+
 def old_name(key: str) -> str:
     """Return the name in the published files."""
     key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.0\.", r"\1.", key)

@@ -11,7 +11,7 @@ import torch
 from lightning_zoo import models
 from lightning_zoo.errors import ZooError
 from lightning_zoo.models import hub
-from lightning_zoo.models.registry import ModelEntry, class_names, registry
+from lightning_zoo.models.registry import ModelEntry, class_names, real_classes, registry
 
 ENTRIES = list(registry().values())
 WEIGHTS = [(entry, weights) for entry in ENTRIES for weights in entry.weights.values()]
@@ -99,6 +99,10 @@ def test_class_names() -> None:
     coco = class_names("coco")
     assert (len(coco), coco[0], coco[1], coco[90]) == (91, "__background__", "person", "toothbrush")
     assert coco.count("N/A") == 10
+    real = real_classes(coco)
+    assert (len(real), real[1], real[90]) == (80, "person", "toothbrush")
+    assert real_classes({3: "dog", 7: "N/A", 9: ""}) == {3: "dog"}
+    assert real_classes(["background"]) == {0: "background"}  # somebody's own class
     names = class_names("imagenet1k")
     assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
     with pytest.raises(ZooError, match="unknown class list 'imagenet'; did you mean imagenet1k"):

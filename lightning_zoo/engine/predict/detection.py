@@ -164,6 +164,7 @@ def published_detector(entry: ModelEntry, weights: str, threshold: float) -> Det
     """Return a detector of the zoo with its published weights, or those of a file."""
     facts = entry.get_weights(weights if weights in entry.weights else None)
     model = entry.load_builder()(weights=weights).eval()
+    model.to(memory_format=torch.channels_last)  # a fifth faster, on a CPU too
 
     def detect(images: list[Tensor]) -> list[Found]:
         with torch.inference_mode():
@@ -175,6 +176,7 @@ def published_detector(entry: ModelEntry, weights: str, threshold: float) -> Det
 
 def detector_of_run(task: Any, class_names: Sequence[str], threshold: float) -> Detector:
     """Return the detector that a run trained."""
+    task.model.to(memory_format=torch.channels_last)  # a fifth faster, on a CPU too
 
     def detect(images: list[Tensor]) -> list[Found]:
         with torch.inference_mode():

@@ -6,7 +6,7 @@ Networks", NeurIPS 2015, https://arxiv.org/abs/1506.01497.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_zoo.layers import ConvNormAct
+from lightning_zoo.layers.conv_norm import has_hooks
 from lightning_zoo.models.detection.transform import ImageList, Target, precise
 from lightning_zoo.ops import (
     batched_nms,
@@ -73,6 +74,46 @@ class RPNHead(nn.Module):
         """Return for each map logits ``(N, A, H, W)`` and offsets ``(N, 4 * A, H, W)``."""
         hidden = [self.conv(feature) for feature in features]
         return [self.cls_logits(x) for x in hidden], [self.bbox_pred(x) for x in hidden]
+
+    def at(
+        self, features: Sequence[Tensor], chosen: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return logits ``(S,)`` and offsets ``(S, 4)`` of a few anchors of each image.
+
+        They equal those of :meth:`forward` up to rounding; needs a depth of one convolution.
+
+        Args:
+            features: Maps ``(N, C, H, W)``.
+            chosen: For each image the indices of its anchors, counted over all maps by row, column
+                and anchor.
+        """
+        anchors = self.cls_logits.out_channels
+        index = torch.cat(list(chosen))
+        image = torch.cat([torch.full_like(found, i) for i, found in enumerate(chosen)])
+        patches, places, start = [], [], 0
+        for x in features:
+            count = x.shape[2] * x.shape[3] * anchors
+            place = torch.where((index >= start) & (index < start + count))[0]
+            position = (index[place] - start).div(anchors, rounding_mode="floor")
+            patches.append(neighbourhoods(x, image[place], position))
+            places.append(place)
+            start += count
+        order = torch.cat(places).argsort()
+        conv = self.conv[0][0]  # type: ignore[index]
+        weight = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
+        hidden = F.relu(torch.addmm(conv.bias, torch.cat(patches)[order], weight))
+        logits = F.linear(hidden, self.cls_logits.weight.flatten(1), self.cls_logits.bias)
+        deltas = F.linear(hidden, self.bbox_pred.weight.flatten(1), self.bbox_pred.bias)
+        anchor = index.remainder(anchors)
+        rows = torch.arange(len(index), device=index.device)
+        sizes = [len(found) for found in chosen]
+        return list(
+            zip(
+                logits[rows, anchor].split(sizes),
+                deltas.view(-1, anchors, 4)[rows, anchor].split(sizes),
+                strict=True,
+            )
+        )
 
 
 class RegionProposalNetwork(nn.Module):
@@ -135,7 +176,9 @@ class RegionProposalNetwork(nn.Module):
             generators: Source of randomness for each image; left out, the global one.
         """
         maps = list(features.values())
-        logits, deltas = self.head(maps)
+        few = targets is not None and torch.is_grad_enabled() and self._loss_takes_few(maps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not few):
+            logits, deltas = self.head(maps)
         anchors = self.anchor_generator(images, maps)
         num_anchors = [level[0].numel() for level in logits]
         scores = torch.cat([flatten_map(level, 1)[..., 0] for level in logits], dim=1)  # (N, K)
@@ -146,7 +189,25 @@ class RegionProposalNetwork(nn.Module):
         if targets is None:
             return proposals, {}
         generators = generators or [None] * len(targets)
-        return proposals, self._losses(scores, deltas, anchors, targets, generators)
+
+        def outputs(chosen: Sequence[Tensor]) -> Sequence[tuple[Tensor, Tensor]]:
+            if few:
+                return self.head.at(maps, chosen)  # type: ignore[operator]
+            return [(scores[i, index], deltas[i, index]) for i, index in enumerate(chosen)]
+
+        return proposals, self._losses(outputs, anchors, targets, generators)
+
+    def _loss_takes_few(self, maps: Sequence[Tensor]) -> bool:
+        """Whether gradients of the few anchors in the loss alone cost less than those of all.
+
+        Proposals carry no gradient, so that nothing but the 256 anchors of the loss needs one: to
+        run the head a second time at their positions saves its whole backward pass.
+        """
+        head = self.head
+        if type(head) is not RPNHead or len(head.conv) > 1 or has_hooks(*head.modules()):
+            return False
+        positions = sum(x.shape[2] * x.shape[3] for x in maps)
+        return 9 * self.fg_bg_sampler.batch_size_per_image < positions
 
     def _propose(
         self,
@@ -181,13 +242,13 @@ class RegionProposalNetwork(nn.Module):
 
     def _losses(
         self,
-        logits: Tensor,
-        deltas: Tensor,
+        outputs: Callable[[Sequence[Tensor]], Sequence[tuple[Tensor, Tensor]]],
         anchors: Sequence[Tensor],
         targets: Sequence[Target],
         generators: Generators,
     ) -> dict[str, Tensor]:
-        chosen_logits, chosen_deltas, labels, regression = [], [], [], []
+        """Return both losses; ``outputs`` gives logits and offsets of each image's anchors."""
+        chosen, num_positive, regression = [], [], []
         for i, (target, generator) in enumerate(zip(targets, generators, strict=True)):
             boxes = target["boxes"]
             matches = match(
@@ -197,20 +258,43 @@ class RegionProposalNetwork(nn.Module):
             positive, negative = self.fg_bg_sampler(
                 torch.where(matches >= 0, 1, matches + 1), generator
             )
-            chosen_logits.append(precise(logits[i, torch.cat([positive, negative])]))
-            labels.append(chosen_logits[-1].new_zeros(len(chosen_logits[-1])))
-            labels[-1][: len(positive)] = 1
-            chosen_deltas.append(precise(deltas[i, positive]))
+            chosen.append(torch.cat([positive, negative]))
+            num_positive.append(len(positive))
             regression.append(
                 encode_boxes(boxes[matches[positive]], anchors[i][positive], CODER_WEIGHTS)
             )
-        predicted, label = torch.cat(chosen_logits), torch.cat(labels)
-        objectness = F.binary_cross_entropy_with_logits(predicted, label, reduction="sum")
+        logits, deltas, labels = [], [], []
+        for (logit, delta), count in zip(outputs(chosen), num_positive, strict=True):
+            logits.append(precise(logit))
+            deltas.append(precise(delta[:count]))
+            labels.append(logits[-1].new_zeros(len(logit)))
+            labels[-1][:count] = 1
+        label = torch.cat(labels)
+        objectness = F.binary_cross_entropy_with_logits(torch.cat(logits), label, reduction="sum")
         offsets = F.smooth_l1_loss(
-            torch.cat(chosen_deltas), torch.cat(regression), beta=1 / 9, reduction="sum"
+            torch.cat(deltas), torch.cat(regression), beta=1 / 9, reduction="sum"
         )
-        count = max(len(label), 1)
-        return {"loss_objectness": objectness / count, "loss_rpn_box_reg": offsets / count}
+        total = max(len(label), 1)
+        return {"loss_objectness": objectness / total, "loss_rpn_box_reg": offsets / total}
+
+
+def neighbourhoods(x: Tensor, image: Tensor, position: Tensor) -> Tensor:
+    """Return the 3x3 pixels round some positions of maps, zero outside, as ``(S, 9 * C)``.
+
+    Args:
+        x: Maps ``(N, C, H, W)``.
+        image: Which map, int64 ``(S,)``.
+        position: Which pixel of it, by rows, int64 ``(S,)``.
+    """
+    height, width = x.shape[2:]
+    step = torch.tensor([-1, 0, 1], device=x.device)
+    rows = position.div(width, rounding_mode="floor")[:, None, None] + step[:, None]  # (S, 3, 1)
+    columns = position.remainder(width)[:, None, None] + step  # (S, 1, 3)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = x[
+        image[:, None, None], :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    ]  # (S, 3, 3, C)
+    return (pixels * inside.unsqueeze(-1)).flatten(1)
 
 
 def flatten_map(x: Tensor, width: int) -> Tensor:

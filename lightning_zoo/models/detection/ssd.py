@@ -309,18 +309,10 @@ class SSD(nn.Module):
 
     def _select(self, scores: Tensor, offsets: Tensor, anchors: Tensor, size: Size) -> Detections:
         """Return the detections of one image; every box may be one of each class."""
-        above = scores[:, 1:].t() > self.score_thresh  # (C - 1, K)
-        kind, row = torch.where(above)
-        score = scores[row, kind + 1]
-        counts = above.sum(dim=1)
-        if int(counts.max()) > self.topk_candidates:
-            # the candidates of a class are ranked by their score, and classes follow each other
-            order = score.argsort(descending=True, stable=True)
-            order = order[kind[order].argsort(stable=True)]
-            first = counts.cumsum(0) - counts
-            rank = torch.arange(len(order), device=order.device) - first[kind[order]]
-            order = order[rank < self.topk_candidates]
-            kind, row, score = kind[order], row[order], score[order]
+        by_class = scores[:, 1:].t().contiguous()  # (C - 1, K)
+        best, rows = by_class.topk(min(self.topk_candidates, by_class.shape[1]), dim=1)
+        kind, rank = torch.where(best > self.score_thresh)
+        score, row = best[kind, rank], rows[kind, rank]
         boxes = decode_boxes(offsets[row], anchors[row], CODER_WEIGHTS)
         boxes = clip_boxes_to_image(boxes, size)
         keep = batched_nms(boxes, score, kind + 1, self.nms_thresh)[: self.detections_per_img]
