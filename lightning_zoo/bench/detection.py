@@ -78,8 +78,9 @@ def build(side: str, name: str, state: dict[str, Tensor] | None = None) -> Any:
         import torchvision
 
         backbone = "IMAGENET1K_FEATURES" if name == "ssd300_vgg16" else "IMAGENET1K_V1"
-        backbone = None if scratch else backbone
-        model = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=backbone)
+        model = getattr(torchvision.models.detection, name)(
+            weights=None, weights_backbone=None if scratch else backbone
+        )
     if state is not None:
         model.load_state_dict(state)
     return model
@@ -115,7 +116,7 @@ def training_step(model: Any, batch: int) -> Callable[[], None]:
         losses = model(pictures, truth)
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     return step

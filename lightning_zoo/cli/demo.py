@@ -19,6 +19,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         nargs="?",
         default="instances",
         choices=TASKS,
+        metavar="TASK",
         help=f"{', '.join(TASKS)} (instances)",
     )
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")

@@ -17,9 +17,9 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     """Use a model on photos."""
     parser = new_parser(
         "predict",
-        "Classify photos, or find objects in them, with a run (folder, 'last' or a recipe's\n"
-        "name), a checkpoint or a model of the zoo. Unreadable files are named, the rest\n"
-        "goes on (exit 1).",
+        "Classify photos, or find objects in them, with a run (folder, 'last' or a\n"
+        "recipe's name), a checkpoint or a model of the zoo. Unreadable files are named,\n"
+        "the rest goes on (exit 1).",
         "  python -m lightning_zoo predict runs/last photos/ --out out/\n"
         "  python -m lightning_zoo predict resnet50 dog.jpg\n"
         "  python -m lightning_zoo predict maskrcnn_resnet50_fpn street.jpg --out out/",

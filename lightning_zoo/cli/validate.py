@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_zoo.batch import check_devices
+from lightning_zoo.batch import check_devices, counted
 from lightning_zoo.cli import new_parser, overrides
 from lightning_zoo.recipe import load_recipe
 from lightning_zoo.runs import find_run
@@ -60,7 +60,10 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
         if options.per_class and result.per_class:
             from lightning_zoo.metrics import format_table
 
-            print(format_table(result.per_class))
+            rows = [row for row in result.per_class if row["objects"]]
+            print(format_table(rows))
+            if absent := len(result.per_class) - len(rows):
+                print(f"no object in this data: {counted(absent, 'class', 'es')}")
         width = max(16, *(len(name) + 1 for name in result.metrics))
         for name, value in sorted(result.metrics.items()):
             line = f"{name:<{width}}{value:10.{4 if 'loss' in name else 3}f}"

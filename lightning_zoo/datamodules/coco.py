@@ -24,17 +24,14 @@ from lightning_zoo.datamodules.coco_index import (
     read_index,
     summary,
 )
-from lightning_zoo.datamodules.coco_names import (
-    BACKGROUND,
-    COCO_CATEGORIES,
-    COCO_LABELS,
-    NO_CATEGORY,
-)
 from lightning_zoo.datamodules.samplers import GroupedTrainSampler, TrainSampler
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.keypoints import Skeleton, get_skeleton
+from lightning_zoo.models.registry import BACKGROUND, NO_CATEGORY, class_names, real_classes
 from lightning_zoo.transforms.detection import Albumentations, Compose, make_transform
 
+COCO_LABELS = len(class_names("coco"))  # background, and ids from 1 to 90 with gaps
+COCO_CATEGORIES = real_classes(class_names("coco"))
 LABEL_MODES = ("auto", "category_ids", "contiguous")
 LARGEST_LABEL = 10_000  # with category_ids; the network has an output for every number up to it
 

@@ -27,11 +27,11 @@ from lightning_zoo.engine.session import (
     hush,
     join,
     plan_for,
-    real_classes,
 )
 from lightning_zoo.engine.smoke import shrink
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.loggers import MetricsCsv, build_loggers
+from lightning_zoo.models.registry import real_classes
 from lightning_zoo.optim import Length
 from lightning_zoo.recipe import Recipe, load_recipe
 from lightning_zoo.recipe.lint import LOGGERS

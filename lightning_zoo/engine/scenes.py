@@ -133,7 +133,8 @@ def write_scenes(
         (root / "kite.yaml").write_text(yaml.safe_dump(skeleton, sort_keys=False))
     for split, count in (("train2017", train), ("val2017", val)):
         (root / split).mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i in range(1, count + 1):
             picture, objects, masks = draw_scene(rng, side, kites=kites)
             name = f"{i:012d}.png"

@@ -133,11 +133,6 @@ def build_task(
         return build(config["model"]), config
 
 
-def real_classes(names: Sequence[str]) -> list[str]:
-    """Return the names without background and without the gaps in COCO's numbering."""
-    return [name for name in names if name not in ("__background__", "N/A")]
-
-
 def join(task: Any, data: Any) -> None:
     """Tell the task the names of the data's classes.
 

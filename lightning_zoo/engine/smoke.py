@@ -15,14 +15,21 @@ CLASSES = 4
 IMAGES = 8
 STEP, PER_DEVICE = 4, 2
 SIDE = 64
+# What takes a detector's time beside the image, where it has such arguments
+FEWER = {
+    "rpn_post_nms_top_n_train": 50,
+    "rpn_post_nms_top_n_test": 20,
+    "box_batch_size_per_image": 8,
+    "box_detections_per_img": 3,
+}
 
 
 def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     """Return the recipe shrunk to two optimizer steps, with generated data in ``folder``.
 
     What is tried is the recipe's own model, optimizer, schedule and augmentation; what shrinks is
-    the data, the image size (to what the model still takes), the batch, the learning rate with it
-    (linearly), and the number of epochs.
+    the data, the image size (to what the model still takes), the objects that a detector looks at,
+    the batch, the learning rate with it (linearly), and the number of epochs.
     """
     data = signature(recipe.config["data"]["class_path"])
     module = getattr(importlib.import_module(data.module), data.name)
@@ -53,9 +60,11 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         changes.append(("model.pretrained_backbone", False))
     if "keypoints" in task.parameters:  # those of the generated data
         changes += [("model.keypoints", "coco_person"), ("data.keypoints", "coco_person")]
-    if "min_size" in inspect.signature(entry.load_builder()).parameters:  # it resizes by itself
-        args = {**recipe.get("model.model_args", {}), "min_size": side, "max_size": 2 * side}
-        changes.append(("model.model_args", args))
+    takes = inspect.signature(entry.load_builder()).parameters
+    if "min_size" in takes:  # it resizes by itself
+        smaller = {"min_size": side, "max_size": 2 * side, **FEWER}
+        args = {name: value for name, value in smaller.items() if name in takes}
+        changes.append(("model.model_args", {**(recipe.get("model.model_args") or {}), **args}))
     lr = recipe.get("model.optimizer.lr")
     if lr is not None:  # the rate of a large batch would drive four images to infinity
         changes.append(("model.optimizer.lr", lr * STEP * devices / recipe.config["batch"]["size"]))

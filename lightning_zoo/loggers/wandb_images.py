@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from lightning_zoo.drawing.arrays import ClassNames, as_array, class_name, decode_mask
 from lightning_zoo.drawing.grid import Tile, draw_tile
+from lightning_zoo.models.registry import real_classes
 
-# Names that stand for no class: COCO's numbers have gaps, and 0 is the background.
-NO_CLASS = ("N/A", "__background__", "background", "")
 MOST_BOXES = 100
 # W&B keeps a mask as an image of bytes.
 MOST_LABELS = 255
@@ -47,8 +46,7 @@ def wandb_detection_image(
     """
     import wandb
 
-    pairs = class_names.items() if isinstance(class_names, Mapping) else enumerate(class_names)
-    names = {label: name for label, name in pairs if label and name not in NO_CLASS}
+    names = {label: name for label, name in real_classes(class_names).items() if label}
     scores = as_array(prediction["scores"]).astype(np.float64)
     best = np.argsort(-scores, kind="stable")[:MOST_BOXES].tolist()
     kept = [i for i in best if scores[i] >= score_threshold]

@@ -23,6 +23,7 @@ from torch import nn
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.keypoints import COCO_PERSON
 from lightning_zoo.metrics.coco_records import ImageRecord, encode_masks, make_record
+from lightning_zoo.models.registry import real_classes
 
 __all__ = ["CocoMetric", "encode_masks", "format_table"]
 
@@ -33,8 +34,6 @@ IOU_50, IOU_75 = 0, 5
 # What the evaluator sorts objects into by their area; it knows no small ones among keypoints.
 AREAS = ("", "_small", "_medium", "_large")
 KEYPOINT_AREAS = ("", "_medium", "_large")
-# Class names that stand for no class: COCO's numbers have gaps, and 0 is the background.
-NO_CLASS = ("N/A", "__background__", "background", "")
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,7 @@ class CocoMetric(nn.Module):
                 objects[label] = objects.get(label, 0) + 1
             for label in set(present):
                 images[label] = images.get(label, 0) + 1
-        given = self.class_names
-        names = dict(given if isinstance(given, Mapping) else enumerate(given))
-        names = {label: name for label, name in names.items() if name not in NO_CLASS}
+        names = real_classes(self.class_names)
         rows = []
         for label in sorted({*names, *objects}):
             row: dict[str, Any] = {

@@ -107,6 +107,10 @@ def structure_only() -> Iterator[None]:
 # The constructor that users call
 
 
+class UnknownArgumentError(ZooError, TypeError):
+    """An argument that a constructor does not take."""
+
+
 class Constructor(Protocol[M_co]):
     """A model's constructor; keyword arguments beyond these are the network's own."""
 
@@ -179,7 +183,7 @@ def register_model(
             if key not in options and not is_open:
                 guess = nearest(key, options)
                 hint = f"did you mean {guess}?" if guess else f"it takes {', '.join(options)}"
-                raise TypeError(f"{name}() has no argument {key!r}; {hint}")
+                raise UnknownArgumentError(f"{name}() has no argument {key!r}; {hint}")
         published, path = _source(name, _find_entry(builder), pretrained, weights)
         ours = {"progress": progress, "trained": published is not None or path is not None}
         kwargs.update({n: ours[n] for n in set_here})

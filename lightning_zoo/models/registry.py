@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,9 @@ from typing import Any
 from lightning_zoo.errors import ZooError, unknown
 
 FACTS = Path(__file__).parent / "facts"
+# Names of labels that stand for no class: 0 is a detector's background, COCO's ids have gaps.
+BACKGROUND, NO_CATEGORY = "__background__", "N/A"
+NO_CLASS = (BACKGROUND, NO_CATEGORY, "")
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,12 @@ def class_names(name: str) -> tuple[str, ...]:
     if not path.is_file():
         raise unknown("class list", name, [p.stem for p in path.parent.glob("*.txt")])
     return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def real_classes(names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
+    """Return the names that stand for a class by their labels; a sequence is counted from 0."""
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+    return {label: name for label, name in pairs if name not in NO_CLASS}
 
 
 def tasks() -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_zoo.errors import ZooError, nearest, unknown
+from lightning_zoo.models.registry import get_entry
 from lightning_zoo.recipe import yaml_lines
 from lightning_zoo.recipe.lint import KeyPath, Problem, lint
 from lightning_zoo.recipe.schema import signature
@@ -43,10 +44,8 @@ class Recipe:
 
     @property
     def task(self) -> str:
-        """Name of the task's class without its ending: ``classification``."""
-        return (
-            str(self.config["model"]["class_path"]).rpartition(".")[2].removesuffix("Task").lower()
-        )
+        """Task of the network that the recipe trains: ``classification``."""
+        return get_entry(self.model).task
 
     @property
     def model(self) -> str:

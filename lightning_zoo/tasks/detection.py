@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.metrics import CocoMetric, NamedMeans
-from lightning_zoo.models import get_entry, get_model
+from lightning_zoo.models import get_model
 from lightning_zoo.models.detection.mask_rcnn import MaskRCNN
 from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
 from lightning_zoo.tasks.base import Task, check_model_task
@@ -46,7 +45,7 @@ class DetectionTask(Task):
     """
 
     monitor = ("val/box_map", "max")
-    headline = ("box_map", "box_map50")
+    headline: tuple[str, ...] = ("box_map", "box_map50")
     # What the targets of the data have to hold: the data module's ``target`` argument.
     needs: Literal["boxes", "masks", "keypoints"] = "boxes"
     iou_types: tuple[str, ...] = ("bbox",)
@@ -73,15 +72,13 @@ class DetectionTask(Task):
         check_model_task(model, "detection")
         if num_classes is None:
             raise ValueError("num_classes is None and no data set was there to count the classes")
-        args: dict[str, Any] = {}
-        if "pretrained_backbone" in inspect.signature(get_entry(model).load_builder()).parameters: # XXX
-            args["pretrained_backbone"] = pretrained_backbone and weights is None
-        if pretrained_backbone or weights is not None:  # what starts from nothing trains as a whole
+        args = dict(model_args or {})
+        if pretrained_backbone or weights is not None or args.get("weights_backbone") is not None:
+            # what starts from nothing trains as a whole
             args["trainable_backbone_layers"] = trainable_backbone_layers
+        args["pretrained_backbone"] = pretrained_backbone and weights is None
         super().__init__(
-            get_model(
-                model, weights=weights, num_classes=num_classes, **args, **(model_args or {})
-            ),
+            get_model(model, weights=weights, num_classes=num_classes, **args),
             optimizer=optimizer,
             lr_schedule=lr_schedule,
             norm_weight_decay=norm_weight_decay,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ import torch
 from lightning_zoo.bench import startup
 from lightning_zoo.bench.startup import startup_benchmark
 from lightning_zoo.bench.step import step_benchmark
-from lightning_zoo.cli import main
+from lightning_zoo.cli import benchmark, main
 
 
 def test_startup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +44,43 @@ def test_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(json.dumps(row)) == row
     assert torch.get_num_threads() == threads
     assert capsys.readouterr().out == "", "nothing stands between the JSON lines"
+
+
+@pytest.fixture
+def subjects(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Note what would be measured, with which arguments, and measure nothing."""
+    calls: list[tuple[Any, ...]] = []
+    for name in benchmark.SUBJECTS:
+        module = importlib.import_module(f"lightning_zoo.bench.{name}")
+
+        def measure(*args: Any, _name: str = name, **kwargs: Any) -> Iterator[dict[str, str]]:
+            calls.append((_name, args, kwargs))
+            yield {"benchmark": _name}
+
+        monkeypatch.setattr(module, f"{name}_benchmark", measure)
+    return calls
+
+
+def test_subjects(subjects: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark"]) == 0
+    rows = [json.loads(line)["benchmark"] for line in capsys.readouterr().out.splitlines()]
+    quick = [name for name in benchmark.SUBJECTS if name not in benchmark.BY_NAME_ALONE]
+    assert rows == quick == [call[0] for call in subjects]
+    assert len(quick) == len(benchmark.SUBJECTS) - 2, "as the help says"
+    assert list(benchmark.SUBJECTS)[-2:] == list(benchmark.BY_NAME_ALONE)
+    for name in benchmark.SUBJECTS:
+        assert main(["benchmark", name]) == 0
+        assert json.loads(capsys.readouterr().out) == {"benchmark": name}
+
+
+def test_options(subjects: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["benchmark", "detection", "ops", "--models", "a,b", "--repeats", "3"]
+    assert main(command) == 0
+    assert subjects == [("detection", (3,), {"names": ["a", "b"]}), ("ops", (3,), {})]
+    capsys.readouterr()
+    assert main(["benchmark", "ops", "detector"]) == 2
+    assert "unknown benchmark 'detector'; did you mean detection?" in capsys.readouterr().err
+    assert len(subjects) == 2, "nothing was measured"
 
 
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_zoo.callbacks import console
-from lightning_zoo.callbacks.console import Console, clock
+from lightning_zoo.callbacks.console import Console, clock, speed
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,18 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.0123, "0.012"), (0.5, "0.5"), (2.0, "2"), (2.44, "2.4"), (9.94, "9.9"), (10.0, "10"),
+     (123.4, "123"), (12345.6, "12346")],
+)  # fmt: skip
+def test_speed(rate: float, text: str) -> None:
+    assert speed(rate) == text
+
+
 class FakeTrainer:
     is_global_zero = True
+    lightning_module: Any = None
     sanity_checking = False
     current_epoch = 0
     num_training_batches = 10
@@ -85,6 +95,26 @@ def test_plain_lines(time: SimpleNamespace, capsys: pytest.CaptureFixture[str]) 
     assert len(lines) == 9, "the heading stands once"
     assert len(lines[3]) == len(lines[4]) == len(lines[8])
     assert not any("\x1b" in line or "\r" in line for line in lines)
+
+
+def test_headline(time: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    """A task with many figures shows those that it names, and the losses."""
+    trainer: Any = FakeTrainer()
+    trainer.lightning_module = SimpleNamespace(headline=("box_map", "box_map50"))
+    figures = {
+        "train/loss": 9.0, "train/loss_epoch": 2.0, "train/loss_mask": 3.0, "val/loss": 1.0,
+        "val/loss_mask": 4.0, "val/box_map": 12.0, "val/box_map50": 34.0, "val/box_mar100": 5.0,
+        "val/ema_box_map": 13.0, "val/ema_box_mar1": 6.0, "lr": 0.5,
+    }  # fmt: skip
+    callback = Console(20, quiet=True)
+    train_epoch(callback, trainer, time, figures)
+    callback.on_train_end(trainer, None)  # type: ignore[arg-type]
+    heading, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading == [
+        "epoch", "train/loss", "val/box_map", "val/box_map50", "val/ema_box_map", "val/loss", "lr",
+        "images/s", "time",
+    ]  # fmt: skip
+    assert row[:6] == ["0", "2.0000", "12.00", "34.00", "13.00", "1.0000"]
 
 
 def test_quiet_and_other_ranks(time: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

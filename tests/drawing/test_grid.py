@@ -104,13 +104,16 @@ def test_tiles_of_unequal_height() -> None:
 
 
 def test_wide_tiles() -> None:
-    """A wide tile is as high as its image needs, two in a row, at the image's own width."""
+    """A wide tile is as high as its image needs, at the image's own width."""
     tiles = [Tile(plain(30, 90, (200, 10, 10 + 40 * i)), ["x"], wide=True) for i in range(3)]
     text = FONT_SIZE + 2 * PAD
     assert draw_tile(tiles[0]).size == (90, 30 + text)
     assert draw_tile(tiles[0], 180).size == (180, 60 + text)
     tiles[2] = Tile(plain(10, 90, (200, 10, 90)), ["x"], wide=True)
-    pixels = np.asarray(draw_grid(tiles))
+    assert draw_grid(tiles).width == 3 * 90 + 4 * PAD  # as many in a row as there is room for
+    wide = [Tile(plain(30, 900, (0, 0, 0)), ["x"], wide=True)] * 3
+    assert draw_grid(wide).width == 2 * 900 + 3 * PAD
+    pixels = np.asarray(draw_grid(tiles, columns=2))
     # each row is as high as its highest tile
     assert pixels.shape == (30 + text + 10 + text + 3 * PAD, 2 * 90 + 3 * PAD, 3)
     assert area_of(pixels, (200, 10, 10)) == (PAD, PAD, 30, 90)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from small_detectors import HEADS, write_recipe
 
 import lightning_zoo as lz
 from lightning_zoo.cli import main
@@ -20,48 +21,6 @@ from lightning_zoo.datamodules.coco import CocoDataModule
 from lightning_zoo.engine.scenes import KITE, write_scenes
 from lightning_zoo.errors import ZooError
 from lightning_zoo.tasks import DetectionTask
-
-SMALL = {
-    "backbone": "resnet18", "returned_layers": [2, 3], "fpn_channels": 16, "min_size": 64,
-    "representation_size": 32, "max_size": 96, "anchor_sizes": [16, 32, 48],
-    "aspect_ratios": [1.0], "rpn_post_nms_top_n_train": 32, "rpn_post_nms_top_n_test": 16,
-    "box_batch_size_per_image": 32, "box_score_thresh": 0.0, "box_detections_per_img": 8,
-}  # fmt: skip
-HEADS: dict[str, dict[str, Any]] = {
-    "boxes": {},
-    "masks": {"mask_layers": [16], "mask_dim_reduced": 16},
-    "keypoints": {"keypoint_layers": [16]},
-}
-MODELS = {"boxes": "faster_rcnn", "masks": "mask_rcnn", "keypoints": "keypoint_rcnn"}
-
-
-def write_recipe(folder: Path, target: str, *, root: Path, **changes: Any) -> Path:
-    """Write a recipe of a small detector; ``changes`` replace whole sections' keys."""
-    task: dict[str, Any] = {
-        "model": MODELS[target],
-        "model_args": {**SMALL, **HEADS[target]},
-        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
-    }
-    data = {"root": str(root), "target": target, "workers": 0, "aspect_ratio_groups": 3}
-    if target == "keypoints":
-        task["keypoints"] = str(root / "kite.yaml")
-        data |= {"keypoints": str(root / "kite.yaml"), "min_keypoints": 1}
-    recipe = {
-        "seed_everything": 0,
-        "model": {
-            "class_path": "KeypointTask" if target == "keypoints" else "DetectionTask",
-            "init_args": task,
-        },
-        "data": {"class_path": "CocoDataModule", "init_args": data},
-        "batch": {"size": 4, "per_device": 2},
-        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-        "run": {"loggers": ["csv"], "checkpoint_steps": 1, "pictures": 2},
-    }
-    for section, keys in changes.items():
-        recipe[section] = {**recipe[section], **keys}  # type: ignore[dict-item]
-    path = folder / f"{target}.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
 
 
 def read_rows(run: Path) -> list[dict[str, str]]:
@@ -119,6 +78,7 @@ def test_fit_validate_predict(
     answer = capsys.readouterr().out
     assert "val/box_map50" in answer
     assert ("kite" in answer) == (target == "keypoints")
+    assert "no object in this data" not in answer
 
     photos = str(root / "val2017")
     predictions = tmp_path / "predictions"
@@ -140,6 +100,26 @@ def test_fit_validate_predict(
     assert any(image["objects"] for image in content)
     names = {path.name for path in predictions.iterdir()}
     assert names == {f"{i:012d}.png" for i in range(1, 6)} | {"grid.png", "predictions.json"}
+
+
+def test_classes_without_an_object(
+    tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path, "boxes", root=scenes, trainer={"max_epochs": 1})
+    run = lz.fit(recipe, out=tmp_path / "runs").run
+    content = json.loads((scenes / "annotations" / "instances_val2017.json").read_text())
+    gone = [c["id"] for c in content["categories"] if c["name"] in ("cross", "star")]
+    kept = [a for a in content["annotations"] if a["category_id"] not in gone]
+    file = tmp_path / "val2017.json"
+    file.write_text(json.dumps({**content, "annotations": kept}))
+    files = str(tmp_path / "{split}.json")
+    capsys.readouterr()
+    assert main(["validate", str(run), "--per_class", "--data.annotations", files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["label", "name", "images", "objects"]
+    assert [line.split()[1] for line in lines[1:3]] == ["circle", "triangle"]
+    assert lines[3] == "no object in this data: 2 classes"
+    assert lines[4].startswith("val/")
 
 
 def test_interrupted_in_mid_epoch(
@@ -211,6 +191,7 @@ MISTAKES = {
     "--data.target boxes": "data.target is 'boxes' and the model needs masks; use --data.target",
     "--model.num_classes 91": "model.num_classes is 91 and the data in",
     "--model.model resnet18": "resnet18 is a classification model; expected one for detection",
+    "--model.model_args.min_sice 64": "no argument 'min_sice'; did you mean min_size?",
     "--data.root nowhere": "no data in 'nowhere' (data.root); expected this layout",
 }
 

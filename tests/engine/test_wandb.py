@@ -1,56 +1,19 @@
 """W&B without key and network: the offline file is read back."""
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_detectors import write_recipe
+from wandb_files import values, whole_file
 
 import lightning_zoo as lz
+from lightning_zoo.cli import main
 from lightning_zoo.datamodules.image_folder import ImageFolderDataModule
+from lightning_zoo.engine.scenes import write_scenes
 from lightning_zoo.loggers.wandb import can_go_online
-
-BLOCK = 32768
-
-
-def records(path: Path) -> Iterator[Any]:
-    """Yield the records of an offline file: a LevelDB log of protocol buffers."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, at, held = path.read_bytes(), 7, b""
-    assert data[:4] in (b"", b":W&B")
-    while at + 7 <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        if kind == 0:
-            at += left
-            continue
-        if at + 7 + length > len(data):
-            return  # not yet written to its end
-        held += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(held)
-            held = b""
-            yield record
-
-
-def whole_file(path: Path) -> list[Any]:
-    """Return all records, once W&B's own process has written the last: it may lag behind."""
-    deadline = time.monotonic() + 120
-    while True:
-        found = list(records(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in found):
-            return found
-        assert time.monotonic() < deadline, f"only {len(found)} records, no end"
-        time.sleep(0.1)
 
 
 def test_offline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +74,36 @@ def test_offline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {entry.path for entry in artifact.manifest.contents}
     assert names == {"best.ckpt", "recipe.yaml"}
     assert json.loads((result.run / "run.json").read_text())["wandb_id"] == run_id
+
+
+def test_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes and masks of validation images, predicted ones and true ones, to be switched on."""
+    write_scenes(tmp_path / "data", train=6, val=4, side=64)
+    recipe = write_recipe(tmp_path, "masks", root=tmp_path / "data", trainer={"max_epochs": 1})
+    out = tmp_path / "runs"
+    assert main(["fit", "--recipe", str(recipe), "--logger", "wandb", "--out", str(out)]) == 0
+    capsys.readouterr()
+    (file,) = out.glob("masks/*/wandb/offline-run-*/run-*.wandb")
+    rows = [values(r.history.item) for r in whole_file(file) if r.history.item]
+    (entry,) = [row["val/predictions"] for row in rows if "val/predictions" in row]
+    assert entry["count"] == 2  # as many as the recipe's run.pictures
+    assert all("truth" in caption or "true" in caption for caption in entry["captions"])
+    labels = {1: "circle", 2: "cross", 3: "star", 4: "triangle"}
+    truth = json.loads((tmp_path / "data/annotations/instances_val2017.json").read_text())
+    for i, image in enumerate((1, 3)):  # spread evenly
+        boxes = entry["all_boxes"][i]
+        assert set(boxes) == set(entry["all_masks"][i]) == {"predictions", "ground_truth"}
+        drawn = json.loads((file.parent / "files" / boxes["ground_truth"]["path"]).read_text())
+        found = sorted((b["position"]["minX"], b["box_caption"]) for b in drawn["box_data"])
+        expected = [
+            (a["bbox"][0], labels[a["category_id"]])
+            for a in truth["annotations"]
+            if a["image_id"] == image
+        ]
+        assert found == sorted(expected)
+        assert drawn["class_labels"] == {str(k): v for k, v in labels.items()}
+    for figure in ("val/box_map", "val/mask_map", "val/loss_mask"):
+        assert [row[figure] for row in rows if figure in row] != []
 
 
 def test_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from wandb_files import values, whole_file
 
 from lightning_zoo.drawing import Tile
 from lightning_zoo.loggers.wandb import wandb_logger
@@ -24,58 +22,8 @@ from lightning_zoo.loggers.wandb_images import (
     wandb_detection_image,
 )
 
-BLOCK = 32768
 NAMES = ["__background__", "cat", "N/A", "dog"]
 LABELS = {"1": "cat", "3": "dog"}
-
-
-def records(path: Path) -> Iterator[Any]:
-    """Yield the records of an offline file: a LevelDB log of protocol buffers."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, at, held = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        if kind == 0:
-            at += left
-            continue
-        if at + 7 + length > len(data):
-            return
-        held += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(held)
-            held = b""
-            yield record
-
-
-def whole_file(path: Path) -> list[Any]:
-    """Return all records, once W&B's own process has written the last."""
-    deadline = time.monotonic() + 120
-    while True:
-        found = list(records(path))
-        if any(record.WhichOneof("record_type") == "exit" for record in found):
-            return found
-        assert time.monotonic() < deadline, f"only {len(found)} records, no end"
-        time.sleep(0.1)
-
-
-def values(items: Any) -> dict[str, Any]:
-    """Return keys and values; those of ``a.b`` stand in a dictionary under ``a``."""
-    found: dict[str, Any] = {}
-    for item in items:
-        first, *rest = item.nested_key or [item.key]
-        value = json.loads(item.value_json)
-        if rest:
-            found.setdefault(first, {})[".".join(rest)] = value
-        else:
-            found[first] = value
-    return found
 
 
 class Log:

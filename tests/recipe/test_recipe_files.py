@@ -300,6 +300,21 @@ def test_override_in_a_list_of_classes() -> None:
     assert changed.config["data"]["init_args"]["albumentations"][1]["init_args"] == {"p": 0.25}
 
 
+def test_override_within_an_argument_that_the_recipe_leaves_out(good: Recipe) -> None:
+    recipe = load_recipe("fasterrcnn_r50_fpn")
+    assert recipe.get("model.model_args") is None
+    keys = [("model.model_args.min_size", 64), ("model.model_args.max_size", 128)]
+    changed = recipe.with_overrides(keys)
+    assert changed.config["model"]["init_args"]["model_args"] == {"min_size": 64, "max_size": 128}
+    assert changed.problems() == []
+    assert recipe.get("model.model_args") is None
+    with pytest.raises(ZooError, match=r"did you mean model\.optimizer\.lr\?"):
+        recipe.with_overrides([("model.optimiser.lr", 1)])
+    # where the class has no such argument, the linter speaks
+    (problem,) = good.with_overrides([("model.head.min_size", 64)]).problems()
+    assert "unknown argument of ClassificationTask 'head'" in problem
+
+
 def test_mistakes_of_overrides_name_the_option(good: Recipe) -> None:
     changed = good.with_overrides([("model.optimizer.lrr", 1), ("trainer.max_epochs", "many")])
     assert changed.problems() == [

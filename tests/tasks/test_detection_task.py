@@ -148,18 +148,20 @@ def test_other_models_are_refused() -> None:
 def test_custom_keypoints(tmp_path: Any) -> None:
     path = tmp_path / "kite.yaml"
     path.write_text("names: [tip, left, right]\nsigmas: [0.1, 0.2, 0.2]\n")
-    task = make("keypoint_rcnn", keypoints=str(path))
+    args = {**SMALL, "keypoint_layers": [16], "box_detections_per_img": 8, "box_score_thresh": 0.0}
+    task = make("keypoint_rcnn", keypoints=str(path), model_args=args)
     assert len(task.skeleton) == 3
     assert task.sigmas == (0.1, 0.2, 0.2)
     task.eval()
-    task.model.roi_heads.score_thresh = 0.0
     found = task.predict_step({"image": batch()["image"], "id": [1, 2]})["detections"]
+    assert len(found[0]["keypoints"]) == 8
     assert found[0]["keypoints"].shape[1:] == (3, 3)
 
 
 def test_validation_changes_nothing() -> None:
     """Losses in evaluation mode: no dropout, no batch norm's statistics, no random numbers."""
-    task = make("mask_rcnn").eval()
+    args = {**SMALL, "mask_layers": [16], "mask_dim_reduced": 16, "box_detections_per_img": 8}
+    task = make("mask_rcnn", model_args=args).eval()
     before = {name: value.clone() for name, value in task.state_dict().items()}
     state = torch.get_rng_state()
     with torch.no_grad():

@@ -125,6 +125,13 @@ def chosen_weights(
     return weights_backbone if pretrained_backbone and not trained else None
 
 
+def wanted_weights(
+    pretrained_backbone: bool, weights_backbone: str | Path | None
+) -> str | Path | None:
+    """Return the weights of a backbone that is chosen by name: the best published, if none else."""
+    return weights_backbone or ("DEFAULT" if pretrained_backbone else None)
+
+
 def chosen_layers(asked: int | None, *, loaded: bool, most: int, default: int) -> int:
     """Return how many stages of a backbone train, counted from its output.
 

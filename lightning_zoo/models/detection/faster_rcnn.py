@@ -27,6 +27,7 @@ from lightning_zoo.models.detection.backbones import (
     chosen_weights,
     fpn_for,
     mobilenet_backbone,
+    wanted_weights,
 )
 from lightning_zoo.models.detection.inputs import check_images, check_targets, fixed_generators
 from lightning_zoo.models.detection.names import current_name, without_eps
@@ -418,6 +419,7 @@ def faster_rcnn(
     num_classes: int = 91,
     backbone: str = "resnet50",
     backbone_args: dict[str, Any] | None = None,
+    pretrained_backbone: bool = False,
     weights_backbone: str | Path | None = None,
     trainable_backbone_layers: int | None = None,
     returned_layers: Sequence[int] | None = None,
@@ -432,13 +434,14 @@ def faster_rcnn(
 ) -> FasterRCNN:
     """Faster R-CNN over any classifier of the zoo with a feature pyramid.
 
-    Nothing is loaded unless ``weights_backbone`` names weights or a file. The other arguments are
-    those of :func:`~lightning_zoo.models.detection.backbones.fpn_backbone` and of the network.
+    Nothing is loaded unless ``weights_backbone`` names weights or a file, or
+    ``pretrained_backbone`` asks for the best published ones. The other arguments are those of
+    :func:`~lightning_zoo.models.detection.backbones.fpn_backbone` and of the network.
     """
     pyramid = fpn_for(
         backbone,
         pretrained_backbone=True,
-        weights_backbone=weights_backbone,
+        weights_backbone=wanted_weights(pretrained_backbone, weights_backbone),
         trained=trained,
         trainable_layers=trainable_backbone_layers,
         returned_layers=returned_layers,

@@ -18,6 +18,7 @@ from lightning_zoo.models.detection.backbones import (
     NormLayer,
     backbone_width,
     fpn_for,
+    wanted_weights,
 )
 from lightning_zoo.models.detection.faster_rcnn import RATIOS, FasterRCNN, box_options
 from lightning_zoo.models.detection.names import current_name, without_eps
@@ -144,6 +145,7 @@ def keypoint_rcnn(
     num_keypoints: int = 17,
     backbone: str = "resnet50",
     backbone_args: dict[str, Any] | None = None,
+    pretrained_backbone: bool = False,
     weights_backbone: str | Path | None = None,
     trainable_backbone_layers: int | None = None,
     returned_layers: Sequence[int] | None = None,
@@ -159,14 +161,15 @@ def keypoint_rcnn(
 ) -> KeypointRCNN:
     """Keypoint R-CNN over any classifier of the zoo with a feature pyramid.
 
-    Nothing is loaded unless ``weights_backbone`` names weights or a file. ``keypoint_layers`` are
-    the channels of the keypoint head's convolutions; the rest is as for
+    Nothing is loaded unless ``weights_backbone`` names weights or a file, or
+    ``pretrained_backbone`` asks for the best published ones. ``keypoint_layers`` are the channels
+    of the keypoint head's convolutions; the rest is as for
     :func:`~lightning_zoo.models.detection.faster_rcnn.faster_rcnn`.
     """
     pyramid = fpn_for(
         backbone,
         pretrained_backbone=True,
-        weights_backbone=weights_backbone,
+        weights_backbone=wanted_weights(pretrained_backbone, weights_backbone),
         trained=trained,
         trainable_layers=trainable_backbone_layers,
         returned_layers=returned_layers,

@@ -23,6 +23,7 @@ from lightning_zoo.models.detection.backbones import (
     NormLayer,
     backbone_width,
     fpn_for,
+    wanted_weights,
 )
 from lightning_zoo.models.detection.inputs import check_images, check_targets
 from lightning_zoo.models.detection.names import current_name, without_eps
@@ -357,6 +358,7 @@ def retinanet(
     num_classes: int = 91,
     backbone: str = "resnet50",
     backbone_args: dict[str, Any] | None = None,
+    pretrained_backbone: bool = False,
     weights_backbone: str | Path | None = None,
     trainable_backbone_layers: int | None = None,
     returned_layers: Sequence[int] = (2, 3, 4),
@@ -370,15 +372,16 @@ def retinanet(
 ) -> RetinaNet:
     """RetinaNet over any classifier of the zoo with a feature pyramid.
 
-    Nothing is loaded unless ``weights_backbone`` names weights or a file. ``anchor_sizes`` are the
-    smallest of the three sizes in pixels on each map: four times the stride where they are left
-    out. The other arguments are those of
-    :func:`~lightning_zoo.models.detection.backbones.fpn_backbone` and of the network.
+    Nothing is loaded unless ``weights_backbone`` names weights or a file, or
+    ``pretrained_backbone`` asks for the best published ones. ``anchor_sizes`` are the smallest of
+    the three sizes in pixels on each map: four times the stride where they are left out. The other
+    arguments are those of :func:`~lightning_zoo.models.detection.backbones.fpn_backbone` and of the
+    network.
     """
     pyramid = fpn_for(
         backbone,
         pretrained_backbone=True,
-        weights_backbone=weights_backbone,
+        weights_backbone=wanted_weights(pretrained_backbone, weights_backbone),
         trained=trained,
         trainable_layers=trainable_backbone_layers,
         returned_layers=returned_layers,

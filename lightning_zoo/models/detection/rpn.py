@@ -109,8 +109,8 @@ class RPNHead(nn.Module):
         sizes = [len(found) for found in chosen]
         return list(
             zip(
-                logits[rows, anchor].split(sizes),
-                deltas.view(-1, anchors, 4)[rows, anchor].split(sizes),
+                torch.split(logits[rows, anchor], sizes),
+                torch.split(deltas.view(-1, anchors, 4)[rows, anchor], sizes),
                 strict=True,
             )
         )
