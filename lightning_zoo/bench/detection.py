@@ -7,6 +7,7 @@ stages do not train, as in the reference runs.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import multiprocessing
 import os
@@ -148,10 +149,12 @@ def interleaved(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str,
 
 
 def _peak_mib(side: str, name: str, training: bool, threads: int, queue: Any) -> None:
-    """Put into ``queue`` how far memory rises above what model and images take."""
+    """Put into ``queue`` how far memory rises in a second call above what stands before it."""
     torch.set_num_threads(threads)
     model = build(side, name)
     work = training_step(model, 1) if training else inference(model)
+    work()  # the first call imports modules and makes the optimizer's state
+    ctypes.CDLL(None).malloc_trim(0)  # hand back what the first call left
     Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew
     before = _status("VmRSS")
     work()
@@ -166,7 +169,7 @@ def _status(key: str) -> int:
 
 
 def peak_mib(side: str, name: str, *, training: bool, threads: int) -> float:
-    """Return the peak memory of one call in MiB, in a process of its own (Linux)."""
+    """Return the peak memory of a second call in MiB, in a process of its own (Linux)."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_peak_mib, args=(side, name, training, threads, queue))
