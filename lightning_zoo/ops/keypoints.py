@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_zoo.ops.registration import register_fake, register_op
+
 
 def keypoint_bins(keypoints: Tensor, boxes: Tensor, size: int = 56) -> tuple[Tensor, Tensor]:
     """Return the heat map's cell of each keypoint, and whether it counts.
@@ -44,7 +46,7 @@ def decode_heatmaps(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return _decode(heatmaps, boxes)
 
 
-@torch.library.custom_op("lightning_zoo::decode_heatmaps", mutates_args=())
+@register_op("decode_heatmaps")
 def _decode(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     heatmaps, boxes = heatmaps.float(), boxes.float()
     num_boxes, num_points = heatmaps.shape[:2]
@@ -64,7 +66,7 @@ def _decode(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return keypoints, scores
 
 
-@_decode.register_fake
+@register_fake("decode_heatmaps")
 def _(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     num_boxes, num_points = heatmaps.shape[:2]
     scores = heatmaps.new_empty(num_boxes, num_points, dtype=torch.float32)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_zoo.ops.registration import register_fake, register_op
+
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], padding: int = 1) -> Tensor:
     """Return masks (N, 1, H, W) of the image's size, 0 outside the boxes.
@@ -20,7 +22,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], padding: in
     return _paste(masks if masks.dim() == 4 else masks[:, None], boxes, *size, padding)
 
 
-@torch.library.custom_op("lightning_zoo::paste_masks", mutates_args=())
+@register_op("paste_masks")
 def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, padding: int) -> Tensor:
     out = masks.new_zeros(masks.shape[0], 1, height, width)
     side = masks.shape[-1]
@@ -39,7 +41,7 @@ def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, padding: int) 
     return out
 
 
-@_paste.register_fake
+@register_fake("paste_masks")
 def _(masks: Tensor, boxes: Tensor, height: int, width: int, padding: int) -> Tensor:
     return masks.new_empty(masks.shape[0], 1, height, width)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_zoo.ops import nms_blocks, nms_sweep
+from lightning_zoo.ops.registration import register_fake, register_op
 
 FEW = 400  # boxes up to which all pairs are faster than looking for those that touch
 
@@ -25,7 +26,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         scores: (N,); of equal scores the earlier box counts as the higher.
         iou_threshold: A box goes if its IoU with one that stays is above this.
     """
-    return _nms(boxes, scores, iou_threshold)
+    return _nms(boxes.detach(), scores.detach(), iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -43,21 +44,21 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     Returns:
         Indices with the highest score first.
     """
-    return _batched_nms(boxes, scores, idxs, iou_threshold)
+    return _batched_nms(boxes.detach(), scores.detach(), idxs, iou_threshold)
 
 
-@torch.library.custom_op("lightning_zoo::nms", mutates_args=())
+@register_op("nms")
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return _suppress(_upcast(boxes), scores, None, iou_threshold)
 
 
-@_nms.register_fake
+@register_fake("nms")
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     num_kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(num_kept, dtype=torch.int64)
 
 
-@torch.library.custom_op("lightning_zoo::batched_nms", mutates_args=())
+@register_op("batched_nms")
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     boxes = _upcast(boxes)
     if 0 < boxes.numel() <= (4000 if boxes.device.type == "cpu" else 20000):
@@ -68,7 +69,7 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     return kept[scores[kept].sort(descending=True).indices]
 
 
-@_batched_nms.register_fake
+@register_fake("batched_nms")
 def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     num_kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(num_kept, dtype=torch.int64)

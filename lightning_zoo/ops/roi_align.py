@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.ops import roi_crop, roi_gather
+from lightning_zoo.ops.registration import register_fake, register_op
 from lightning_zoo.ops.roi_samples import Rois
 
 
@@ -107,7 +108,7 @@ def _out_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.float32
 
 
-@torch.library.custom_op("lightning_zoo::roi_align", mutates_args=())
+@register_op("roi_align")
 def _roi_align(
     features: list[Tensor],
     rois: Tensor,
@@ -127,7 +128,7 @@ def _roi_align(
     return rows(maps, how).to(_out_dtype(dtype)).permute(0, 3, 1, 2)
 
 
-@_roi_align.register_fake
+@register_fake("roi_align")
 def _(
     features: list[Tensor],
     rois: Tensor,
@@ -143,7 +144,7 @@ def _(
     return out.permute(0, 3, 1, 2)
 
 
-@torch.library.custom_op("lightning_zoo::roi_align_backward", mutates_args=())
+@register_op("roi_align_backward")
 def _roi_align_backward(
     grad: Tensor,
     sizes: list[int],
@@ -161,7 +162,7 @@ def _roi_align_backward(
     return [m.to(grad.dtype).permute(0, 3, 1, 2) for m in maps]
 
 
-@_roi_align_backward.register_fake
+@register_fake("roi_align_backward")
 def _(
     grad: Tensor,
     sizes: list[int],
@@ -193,4 +194,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return grads, None, None, None, None, None, None, None
 
 
-_roi_align.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("lightning_zoo::roi_align", _backward, setup_context=_setup_context)

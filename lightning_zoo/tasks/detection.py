@@ -15,7 +15,6 @@ from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
 from lightning_zoo.tasks.base import Task, check_model_task
 
 Batch = dict[str, Any]
-Target = dict[str, Any]
 
 
 class DetectionTask(Task):
@@ -129,9 +128,8 @@ class DetectionTask(Task):
 
     def _evaluate(self, batch: Batch) -> None:
         images, targets = batch["image"], batch["target"]
-        trainable = [without_crowds(target) for target in targets]
         for prefix, network in self.networks().items():
-            losses, found = network(images, trainable, with_losses=True)
+            losses, found = network(images, targets, with_losses=True)
             self.metrics[prefix].update(found, targets)
             if not prefix:
                 self.val_losses.update(losses, len(images))
@@ -172,12 +170,3 @@ class DetectionTask(Task):
         found = self(batch["image"])
         on_cpu = [{name: value.cpu() for name, value in one.items()} for one in found]
         return {"id": batch["id"], "detections": on_cpu}
-
-
-def without_crowds(target: Target) -> Target:
-    """Return a target without the regions that stand for many objects; losses ignore them."""
-    if "iscrowd" not in target:
-        return target
-    kept = target["iscrowd"] == 0
-    per_object = ("boxes", "labels", "area", "iscrowd", "masks", "keypoints")
-    return {k: v[kept] if k in per_object else v for k, v in target.items()}

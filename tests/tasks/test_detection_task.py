@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.tasks import DetectionTask, KeypointTask
-from lightning_zoo.tasks.detection import without_crowds
 
 SGD = functools.partial(torch.optim.SGD, lr=0.01)
 SMALL = {"backbone": "resnet18", "fpn_channels": 16, "representation_size": 16,
@@ -104,8 +103,6 @@ def test_crowds_are_measured_and_not_learned(monkeypatch: pytest.MonkeyPatch) ->
     )
     task.class_names = ["__background__", "cat", "dog"]
     task.validation_step(given, 0)
-    assert [len(t["boxes"]) for t in task.model.seen] == [2, 1]
-    assert [len(t["masks"]) for t in task.model.seen] == [2, 1]
     assert [len(t["boxes"]) for t in given["target"]] == [2, 2], "the batch was changed"
     task.on_validation_epoch_end()
     assert (logged["val/a"], logged["val/b"], logged["val/loss"]) == (1.0, 2.0, 3.0)
@@ -117,9 +114,21 @@ def test_crowds_are_measured_and_not_learned(monkeypatch: pytest.MonkeyPatch) ->
     assert logged["val/loss"] == 3.0
 
 
-def test_without_crowds_keeps_what_has_none() -> None:
-    target = {"boxes": torch.zeros(2, 4), "labels": torch.ones(2)}
-    assert without_crowds(target) is target
+def test_crowds_do_not_change_the_losses() -> None:
+    task = make("mask_rcnn").eval()
+    given = batch(masks=True)
+    losses = []
+    for moved in (0.0, 8.0):
+        given["target"][1]["boxes"][1] -= moved  # the crowd
+        with torch.no_grad():
+            task.validation_step(given, 0)
+        losses.append(task.val_losses.compute())
+        task.val_losses.reset()
+    assert losses[0] == losses[1]
+    given["target"][1]["boxes"][0] += 8.0  # an object
+    with torch.no_grad():
+        task.validation_step(given, 0)
+    assert task.val_losses.compute() != losses[0]
 
 
 @pytest.mark.parametrize(
