@@ -29,11 +29,11 @@ class BatchPlan:
         """Return the optimizer steps of one pass over ``num_images`` images."""
         return num_images // self.size if drop_last else -(-num_images // self.size)
 
-    def explain(self, reference: dict[str, int] | None = None) -> str:
+    def explain(self, reference: dict[str, int] | None = None, *, unit: str = "image") -> str:
         """Return the arithmetic as one line, with what the reference ran where that is known."""
         text = (
-            f"{self.size} images a step = {counted(self.devices, 'device')} x "
-            f"{counted(self.per_device, 'image')} x {counted(self.accumulate, 'batch', 'es')}"
+            f"{self.size} {unit}s a step = {counted(self.devices, 'device')} x "
+            f"{counted(self.per_device, unit)} x {counted(self.accumulate, 'batch', 'es')}"
         )
         if self.lr_scale != 1.0:
             text += f"; learning rate x {self.lr_scale:g} by the linear rule"

@@ -20,10 +20,12 @@ class Console(Callback):
     Args:
         images_per_batch: Images that all devices together take in one forward pass.
         quiet: Print the table only.
+        unit: What the network takes, where that is not an image.
     """
 
-    def __init__(self, images_per_batch: int, *, quiet: bool = False) -> None:
+    def __init__(self, images_per_batch: int, *, quiet: bool = False, unit: str = "image") -> None:
         self.images_per_batch, self.quiet = images_per_batch, quiet
+        self._speed = f"{unit}s/s"
         self._bar: Any = None
         self._task: Any = None
         self._columns: list[str] = []
@@ -106,14 +108,14 @@ class Console(Callback):
         rate = self._seen * self.images_per_batch / (now - self._epoch_start)
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         if self._bar is not None:
-            note = f"loss {loss:.4f}  {speed(rate)} images/s"
+            note = f"loss {loss:.4f}  {speed(rate)} {self._speed}"
             self._bar.update(self._task, completed=batch_idx + 1, note=note)
             return
         total = int(trainer.num_training_batches)
         left = (total - batch_idx - 1) * (now - self._epoch_start) / self._seen
         self._print(
             f"epoch {trainer.current_epoch}: {batch_idx + 1}/{total} batches, loss {loss:.4f}, "
-            f"{speed(rate)} images/s, {clock(left)} left in the epoch"
+            f"{speed(rate)} {self._speed}, {clock(left)} left in the epoch"
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,7 +132,7 @@ class Console(Callback):
         rate = self._seen * self.images_per_batch / self._train_seconds
         for logger in trainer.loggers:  # but the CSV file is the same for every run of a recipe
             if not isinstance(logger, MetricsCsv):
-                logger.log_metrics({"images/s": rate}, step=trainer.global_step)
+                logger.log_metrics({self._speed: rate}, step=trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last row."""
@@ -147,7 +149,7 @@ class Console(Callback):
                 cells[name.replace("_epoch", "")] = f"{float(value):.{digits}f}"
         if self._lr is not None:
             cells["lr"] = f"{self._lr:.3g}"
-        cells["images/s"] = speed(self._seen * self.images_per_batch / self._train_seconds)
+        cells[self._speed] = speed(self._seen * self.images_per_batch / self._train_seconds)
         cells["time"] = clock(time.monotonic() - self._epoch_start)
         order = ["epoch", "train/loss", *sorted(k for k in cells if k.startswith("val/"))]
         columns = [k for k in [*order, *(k for k in cells if k not in order)] if k in cells]

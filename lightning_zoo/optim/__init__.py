@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_zoo.optim.averaging import averaged_copy, reference_decay
-from lightning_zoo.optim.param_groups import param_groups
+from lightning_zoo.optim.param_groups import LR_FACTOR, param_groups
 from lightning_zoo.optim.schedules import (
     Constant,
     CosineDecay,
@@ -24,6 +24,7 @@ OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
 ScheduleCallable = Callable[[Length], Schedule]
 
 __all__ = [
+    "LR_FACTOR",
     "Constant",
     "CosineDecay",
     "Length",

@@ -120,6 +120,7 @@ class MultiStepDecay(Schedule):
         length: See :class:`Schedule`.
         milestones: Epochs (from 0, counted from the run's start) at which the rate changes.
         gamma: Factor of one change.
+        by: See :class:`Schedule`; it decides how a warm-up over epochs rises.
         warmup_epochs: See :class:`Schedule`.
         warmup_factor: See :class:`Schedule`.
         warmup_steps: See :class:`Schedule`.
@@ -131,17 +132,20 @@ class MultiStepDecay(Schedule):
         *,
         milestones: list[int],
         gamma: float = 0.1,
+        by: By = "epoch",
         warmup_epochs: float = 0,
         warmup_factor: float = 0.01,
         warmup_steps: int = 0,
     ) -> None:
         super().__init__(
             length,
+            by=by,
             warmup_epochs=warmup_epochs,
             warmup_factor=warmup_factor,
             warmup_steps=warmup_steps,
         )
-        self.milestones, self.gamma = sorted(milestones), gamma
+        unit = 1 if by == "epoch" else length.steps_per_epoch
+        self.milestones, self.gamma = [unit * epoch for epoch in sorted(milestones)], gamma
 
     def decay(self, now: float, total: float) -> float:
         """Return gamma to the number of milestones passed."""

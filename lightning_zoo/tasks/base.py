@@ -15,6 +15,7 @@ from lightning_zoo.errors import ZooError
 from lightning_zoo.metrics import SampleMean
 from lightning_zoo.models import get_entry
 from lightning_zoo.optim import (
+    LR_FACTOR,
     Length,
     OptimizerCallable,
     ScheduleCallable,
@@ -49,6 +50,9 @@ class Task(LightningModule):
     monitor = ("val/loss", "min")
     # Metrics that the console's table shows beside the loss; empty: all there are.
     headline: tuple[str, ...] = ()
+    # What a batch counts.
+    unit: str = "image"
+    channels_last_format: torch.memory_format = torch.channels_last
     mean: Tensor
     scale: Tensor
 
@@ -68,16 +72,15 @@ class Task(LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = self.channels_last_format if channels_last else torch.contiguous_format
         self.model = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
         self.norm_weight_decay, self.bias_weight_decay = norm_weight_decay, bias_weight_decay
         self.ema_decay, self.ema_every_steps = ema_decay, ema_every_steps
         self.ema_warmup_epochs = ema_warmup_epochs
         # (x / 255 - mean) / std, as one subtraction and one product on uint8 values
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        scale = 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255)
-        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean) * 255, persistent=False)
+        self.register_buffer("scale", 1 / (torch.tensor(std) * 255), persistent=False)
         self.ema = averaged_copy(self.model, 0.0) if ema_decay is not None else None
         if self.ema is not None:
             self.ema.requires_grad_(False)
@@ -116,10 +119,11 @@ class Task(LightningModule):
             self.model,
             norm_weight_decay=self.norm_weight_decay,
             bias_weight_decay=self.bias_weight_decay,
+            lr_factors=self.lr_factors(),
         )
         optimizer = self.optimizer(groups)
         for group in optimizer.param_groups:
-            group["lr"] *= self.lr_scale
+            group["lr"] *= self.lr_scale * group.pop(LR_FACTOR, 1.0)
         if self.lr_schedule is None:
             return optimizer
         schedule = self.lr_schedule(self.length)
@@ -129,9 +133,14 @@ class Task(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
         }
 
+    def lr_factors(self) -> dict[str, float]:
+        """Return the factor on the learning rate by part of the network; parts left out have 1."""
+        return {}
+
     def prepare(self, images: Tensor) -> Tensor:
-        """Return uint8 images ``(N, 3, H, W)`` as normalised float32 ones."""
-        x = (images.float() - self.mean) * self.scale
+        """Return uint8 images ``(N, 3, ...)`` as normalised float32 ones."""
+        per_channel = (1, 3, *[1] * (images.ndim - 2))
+        x = (images.float() - self.mean.view(per_channel)) * self.scale.view(per_channel)
         return x.contiguous(memory_format=self.memory_format)
 
     def networks(self) -> dict[str, nn.Module]:
