@@ -1,4 +1,4 @@
-"""Reads what W&B wrote without a network."""
+"""Writes to W&B without a network, and reads what it wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 BLOCK = 32768
@@ -60,3 +61,31 @@ def values(items: Any) -> dict[str, Any]:
         else:
             found[first] = value
     return found
+
+
+class Log:
+    """A run with W&B offline, and what was logged once it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        from lightning_zoo.loggers.wandb import wandb_logger
+
+        state = SimpleNamespace(wandb_id=None)
+        run: Any = SimpleNamespace(path=folder, state=lambda: state, write_state=lambda s: None)
+        self.folder = folder
+        self.logger = wandb_logger(run, title="test", config={})
+
+    def close(self) -> dict[str, Any]:
+        self.logger.experiment.finish()
+        (file,) = self.folder.glob("wandb/offline-run-*/run-*.wandb")
+        self.files = file.parent / "files"
+        found = whole_file(file)
+        self.config: dict[str, Any] = {}
+        for record in found:
+            self.config |= values(record.config.update)
+        (logged,) = (values(r.history.item) for r in found if r.history.item)
+        return logged
+
+    def class_labels(self, kind: str) -> list[dict[str, str]]:
+        """Return the names that boxes or masks were logged with, of each panel and side."""
+        found = self.config["_wandb"][f"{kind}/class_labels"].values()
+        return [one["value"] for one in found]

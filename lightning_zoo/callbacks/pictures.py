@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,14 +16,14 @@ from lightning_zoo.runs import Run
 
 
 class PredictionPictures(Callback):
-    """Draws the predictions on the same validation images after each epoch.
+    """Draws the predictions on the same validation images, or clips, after each epoch.
 
-    The grid goes to ``pictures/epoch_<n>.png`` of the run folder; W&B gets the single pictures, a
-    table of the classes, and at the run's end the best checkpoint as an artifact.
+    The grid goes to ``pictures/epoch_<n>.png`` of the run folder; W&B gets the single pictures or
+    clips, the names of the classes, and at the run's end the best checkpoint as an artifact.
 
     Args:
         run: The run's folder.
-        count: Number of images, spread evenly over the validation set.
+        count: Number of images or videos, spread evenly over the validation set.
     """
 
     def __init__(self, run: Run, count: int) -> None:
@@ -36,8 +37,8 @@ class PredictionPictures(Callback):
             return None
         outputs = []
         with torch.no_grad():
-            # a detector's images differ in size: one at a time needs the least memory
-            for part in split_batch(batch) if isinstance(batch["image"], list) else [batch]:
+            # images that differ in size go one at a time, which needs the least memory
+            for part in split_batch(batch) if isinstance(batch.get("image"), list) else [batch]:
                 outputs.append(pl_module.predict_step(to_device(part, pl_module.device), 0))
         return batch, outputs
 
@@ -58,8 +59,9 @@ class PredictionPictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 log_predictions(
-                    logger, batch, outputs, tiles, data.class_names, step=trainer.global_step
-                )
+                    logger, batch, outputs, tiles, data.class_names, step=trainer.global_step,
+                    frame_rate=getattr(data, "frame_rate", None),
+                )  # fmt: skip
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand the best checkpoint to W&B."""
@@ -74,9 +76,20 @@ def sample_batch(data: Any, count: int) -> Any:
     dataset = data.datasets.get("val")
     if dataset is None:
         return None
-    count = min(count, len(dataset))
-    picked = [i * len(dataset) // count for i in range(count)]
+    places: Sequence[int] = range(len(dataset))
+    if getattr(data, "target", None) == "video":
+        places = one_clip_each([dataset.name(i) for i in places])
+    count = min(count, len(places))
+    picked = [places[i * len(places) // count] for i in range(count)]
     return data.collate_eval([dataset[SampleKey(0, i)] for i in picked])
+
+
+def one_clip_each(videos: Sequence[str]) -> list[int]:
+    """Return the place of each video's middle clip, given the video of every clip."""
+    places: dict[str, list[int]] = {}
+    for place, video in enumerate(videos):
+        places.setdefault(video, []).append(place)
+    return [clips[len(clips) // 2] for clips in places.values()]
 
 
 def split_batch(batch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lightning_zoo.drawing.arrays import ClassNames, as_array, class_name, decode_mask
-from lightning_zoo.drawing.grid import FONT_SIZE, INK, PAD, PAPER, Tile, fit_text, get_font
+from lightning_zoo.drawing.grid import INK, PAPER, Tile, fit_text, get_font
+from lightning_zoo.drawing.panels import TILE_WIDTH, panel_factor, resized, side_by_side
 from lightning_zoo.keypoints import Skeleton
 
 Colour = tuple[int, int, int]
@@ -30,9 +31,6 @@ MASK_OPACITY = 0.42
 # Larger pictures are drawn at this length of their longer side: nobody looks at more pixels.
 MOST_PIXELS = 2048
 MOST_OBJECTS, FEW_OBJECTS = 100, 12
-TILE_WIDTH = 968  # two panels of 480 pixels and the gap between them
-GAP = 8
-MOST_HEIGHT = 640  # of a panel
 
 
 def label_colour(label: int) -> Colour:
@@ -119,10 +117,9 @@ def detection_tile(
         sure = as_array(_rows(prediction["keypoints_scores"], kept)) > keypoint_threshold
         found["keypoints"] = as_array(found["keypoints"]).copy()
         found["keypoints"][..., 2] *= sure
-    column = width if truth is None else (width - GAP) // 2
     pixels = _rgb(image)
-    factor = min(column / pixels.width, min(column, MOST_HEIGHT) / pixels.height)
-    small = _resized(pixels, factor)
+    factor = panel_factor(pixels.size, 1 if truth is None else 2, width)
+    small = resized(pixels, factor)
 
     def draw(objects: Mapping[str, Any]) -> NDArray[np.uint8]:
         return draw_objects(
@@ -139,7 +136,7 @@ def detection_tile(
 
     count = int(kept.sum())
     if truth is None:
-        return Tile(_side_by_side([draw(found)], [], width), [f"{count} found"], wide=True)
+        return Tile(side_by_side([draw(found)], [], width), [f"{count} found"], wide=True)
     panels = [draw(found), draw({name: truth.get(name) for name in (*_DRAWN, "iscrowd")})]
     crowd = truth.get("iscrowd")
     crowds = int((as_array(crowd) != 0).sum()) if crowd is not None else 0
@@ -147,7 +144,7 @@ def detection_tile(
     caption = f"{count} found, {true} true"
     if crowds:
         caption += f" and {crowds} crowd{'s' if crowds > 1 else ''}"
-    return Tile(_side_by_side(panels, ["found", "true"], width), [caption], wide=True)
+    return Tile(side_by_side(panels, ["found", "true"], width), [caption], wide=True)
 
 
 _DRAWN = ("boxes", "labels", "masks", "keypoints")
@@ -186,28 +183,6 @@ def _rgb(image: NDArray[np.uint8]) -> Image.Image:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     return Image.fromarray(image).convert("RGB")
-
-
-def _resized(image: Image.Image, factor: float) -> NDArray[np.uint8]:
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    how = Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.LANCZOS
-    return np.asarray(image.resize(size, how))
-
-
-def _side_by_side(
-    panels: Sequence[NDArray[np.uint8]], titles: Sequence[str], width: int
-) -> NDArray[np.uint8]:
-    """Return the panels in equal columns, each below its title where there are titles."""
-    column = (width - GAP * (len(panels) - 1)) // len(panels)
-    head = FONT_SIZE + PAD if titles else 0
-    canvas = Image.new("RGB", (width, head + max(panel.shape[0] for panel in panels)), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for i, panel in enumerate(panels):
-        left = i * (column + GAP) + (column - panel.shape[1]) // 2
-        canvas.paste(Image.fromarray(panel), (left, head))
-        if titles:
-            draw.text((left, 0), titles[i], fill=INK, font=get_font())
-    return np.asarray(canvas)
 
 
 def _area(box: Box) -> float:
@@ -257,7 +232,7 @@ class _Canvas:
     def __init__(self, image: Image.Image) -> None:
         self.factor = min(1.0, MOST_PIXELS / max(image.size))
         if self.factor < 1:
-            image = Image.fromarray(_resized(image, self.factor))
+            image = Image.fromarray(resized(image, self.factor))
         self.picture = image
         longer = max(image.size)
         self.line = max(1, round(longer / 250))

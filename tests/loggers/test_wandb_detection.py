@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
-from wandb_files import values, whole_file
+from wandb_files import Log
 
 from lightning_zoo.drawing import Tile
-from lightning_zoo.loggers.wandb import wandb_logger
 from lightning_zoo.loggers.wandb_images import (
     log_images,
     log_predictions,
@@ -24,32 +22,6 @@ from lightning_zoo.loggers.wandb_images import (
 
 NAMES = ["__background__", "cat", "N/A", "dog"]
 LABELS = {"1": "cat", "3": "dog"}
-
-
-class Log:
-    """A run with W&B offline, and what was logged once it is closed."""
-
-    def __init__(self, folder: Path) -> None:
-        state = SimpleNamespace(wandb_id=None)
-        run: Any = SimpleNamespace(path=folder, state=lambda: state, write_state=lambda s: None)
-        self.folder = folder
-        self.logger = wandb_logger(run, title="test", config={})
-
-    def close(self) -> dict[str, Any]:
-        self.logger.experiment.finish()
-        (file,) = self.folder.glob("wandb/offline-run-*/run-*.wandb")
-        self.files = file.parent / "files"
-        found = whole_file(file)
-        self.config: dict[str, Any] = {}
-        for record in found:
-            self.config |= values(record.config.update)
-        (logged,) = (values(r.history.item) for r in found if r.history.item)
-        return logged
-
-    def class_labels(self, kind: str) -> list[dict[str, str]]:
-        """Return the names that boxes or masks were logged with, of each panel and side."""
-        found = self.config["_wandb"][f"{kind}/class_labels"].values()
-        return [one["value"] for one in found]
 
 
 @pytest.fixture
@@ -141,7 +113,10 @@ def test_overlays_are_read_back(log: Log) -> None:
 def test_a_batch_of_a_detector(log: Log) -> None:
     prediction, truth = sample()
     empty = {k: v[:0] for k, v in prediction.items()}
-    batch = {"image": [photo(), photo()], "target": [truth, {k: v[:0] for k, v in truth.items()}]}
+    batch = {
+        "image": [photo(), photo(40, 20)],
+        "target": [truth, {k: v[:0] for k, v in truth.items()}],
+    }
     tiles = [Tile(photo().permute(1, 2, 0).numpy(), [f"{n} found"], wide=True) for n in (2, 0)]
     outputs = [{"detections": [prediction]}, {"detections": [empty]}]
     log_predictions(log.logger, batch, outputs, tiles, NAMES, step=3)
@@ -149,6 +124,10 @@ def test_a_batch_of_a_detector(log: Log) -> None:
     entry = logged["val/predictions"]
     assert entry["captions"] == ["2 found", "0 found"]
     assert len(entry["all_boxes"]) == len(entry["all_masks"]) == 2
+    assert (entry["width"], entry["height"]) == (32, 40), "as large as the largest of each"
+    masks = overlays(log, {"masks": entry["all_masks"][:1]}, "masks")
+    assert masks["predictions"].shape == (40, 32)
+    assert not masks["predictions"][24:].any()
     nothing = overlays(log, {"boxes": entry["all_boxes"][1:]}, "boxes")
     assert nothing["predictions"]["box_data"] == nothing["ground_truth"]["box_data"] == []
     assert "val/predictions_drawn" not in logged
