@@ -62,7 +62,7 @@ def loader_benchmark(
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
-        photos = _photos(root, images, Path(folder))
+        photos = jpeg_files(root, images, Path(folder))
         train, evaluate, fast = TrainTransform(), EvalTransform(), EvalTransform(exact=False)
         yield _compare(
             "train",
@@ -150,7 +150,7 @@ def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _photos(root: Path | None, images: int, folder: Path) -> list[str]:
+def jpeg_files(root: Path | None, images: int, folder: Path) -> list[str]:
     """Return JPEG files, made in ``folder`` where there is no root."""
     if root is None:
         for seed in range(images):

@@ -63,7 +63,7 @@ class CocoDataModule(ZooDataModule):
             the run's ledger.
         train_images: The first N training images, or a list of image ids; null for all.
         val_images: The same for validation.
-        workers: Processes of each loader; 0 loads in the main process.
+        workers: Processes of each loader, at most one a core; 0 loads in the main process.
         on_error: At a broken image, refuse to go on, or skip it and name it in the ledger.
         drop_last: Drop the incomplete last step of an epoch.
         eval_batch: Images of one batch of evaluation on one device; null: as in training.

@@ -211,7 +211,7 @@ def in_one_memory(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     tensors = [
         value
         for sample in samples
-        for value in (*sample.values(), *sample["target"].values())
+        for value in (*sample.values(), *sample.get("target", {}).values())
         if isinstance(value, Tensor)
     ]
     sizes = [-(-t.nbytes // _ALIGN) * _ALIGN for t in tensors]
@@ -224,6 +224,9 @@ def in_one_memory(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         views[id(tensor)] = place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def moved(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: views.get(id(value), value) for name, value in values.items()}
+        return {
+            name: moved(value) if isinstance(value, dict) else views.get(id(value), value)
+            for name, value in values.items()
+        }
 
-    return [moved({**sample, "target": moved(sample["target"])}) for sample in samples]
+    return [moved(sample) for sample in samples]

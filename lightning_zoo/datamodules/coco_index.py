@@ -212,7 +212,7 @@ def _categories_at_once(path: Path) -> list[Any] | None:
 def read_index(
     path: Path,
     *,
-    labels: Mapping[int, int],
+    labels: Mapping[int, int | None],
     categories: Mapping[int, str] | None = None,
     target: Target = "boxes",
     num_keypoints: int = 0,
@@ -223,7 +223,7 @@ def read_index(
 
     Args:
         path: The JSON file.
-        labels: Label of each category id.
+        labels: Label of each category id; None leaves the category's annotations out.
         categories: Names by id that the file's own must agree with, those of training.
         target: What is kept beside the boxes.
         num_keypoints: Number K of keypoints, for ``target="keypoints"``.
@@ -300,7 +300,9 @@ def summary(problems: list[Problem]) -> str:
 class _Reader:
     """Fills the arrays of an index, one entry of the file after the other."""
 
-    def __init__(self, labels: Mapping[int, int], target: Target, num_keypoints: int) -> None:
+    def __init__(
+        self, labels: Mapping[int, int | None], target: Target, num_keypoints: int
+    ) -> None:
         self.label_of = labels
         self.target = target
         self.num_keypoints = num_keypoints if target == "keypoints" else 0
@@ -377,6 +379,9 @@ class _Reader:
             raise _BadError(
                 f"category_id is {category!r}, which no category has", "unknown category"
             )
+        label = self.label_of[category]
+        if label is None:
+            return
         crowd = annotation.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise _BadError(f"iscrowd is {crowd!r}; expected 0 or 1", "bad iscrowd")
@@ -408,7 +413,7 @@ class _Reader:
         self.seen.add(number)
         self.ids.append(number)
         self.image_at.append(self.position[image])
-        self.labels.append(self.label_of[category])
+        self.labels.append(label)
         self.boxes.extend(box)
         self.areas.append(math.nan if area is None else area)
         self.crowds.append(crowd)

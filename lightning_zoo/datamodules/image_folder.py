@@ -109,7 +109,7 @@ class ImageFolderDataModule(ZooDataModule):
         flip: Chance that a training image is mirrored.
         repeated_augmentation: Draws of each training image in a row of the order.
         albumentations: albumentations transforms in place of crop, flip and auto-augment.
-        workers: Processes of each loader; 0 loads in the main process.
+        workers: Processes of each loader, at most one a core; 0 loads in the main process.
         on_error: At a broken file, refuse to go on, or skip it and name it in the ledger.
         drop_last: Drop the incomplete last step of an epoch.
         eval_batch: Images of one batch of evaluation on one device; null: as in training.

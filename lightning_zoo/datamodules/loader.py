@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,13 @@ def collate(samples: Sequence[Batch | Refused | None]) -> Batch | Refused | None
     return batch
 
 
+def useful_workers(asked: int) -> int:
+    """Return how many workers to start: no more than there are cores, as more only get slower."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(asked, len(os.sched_getaffinity(0)))
+    return min(asked, os.cpu_count() or 1)
+
+
 def start_worker(worker_id: int) -> None:
     """Give a worker one thread: the workers are the parallelism."""
     import cv2
@@ -69,6 +77,7 @@ class _ZooLoader(DataLoader[Any]):
     ) -> None:
         if workers < 0:
             raise ZooError(f"workers is {workers}; expected 0 (load in the main process) or more")
+        workers = useful_workers(workers)
         super().__init__(
             dataset,
             batch_sampler=batch_sampler,
