@@ -9,27 +9,39 @@ if TYPE_CHECKING:
     from lightning_zoo.datamodules.base import ZooDataModule, ZooDataset
     from lightning_zoo.datamodules.coco import CocoDataModule
     from lightning_zoo.datamodules.coco_dataset import CocoDataset
+    from lightning_zoo.datamodules.coco_voc import CocoVocDataModule
     from lightning_zoo.datamodules.image_folder import ImageFolderDataModule
     from lightning_zoo.datamodules.imagenet import ImageNetDataModule
+    from lightning_zoo.datamodules.kinetics import KineticsDataModule
     from lightning_zoo.datamodules.loader import EvalLoader, ResumableLoader
+    from lightning_zoo.datamodules.mask_folder import MaskFolderDataModule
     from lightning_zoo.datamodules.samplers import (
         EvalSampler,
         GroupedTrainSampler,
         SampleKey,
         TrainSampler,
     )
+    from lightning_zoo.datamodules.video_dataset import VideoDataset
+    from lightning_zoo.datamodules.video_folder import VideoFolderDataModule
+    from lightning_zoo.datamodules.voc import VocDataModule
 
 _HOMES = {
     "CocoDataModule": "coco",
     "CocoDataset": "coco_dataset",
+    "CocoVocDataModule": "coco_voc",
     "EvalLoader": "loader",
     "EvalSampler": "samplers",
     "GroupedTrainSampler": "samplers",
     "ImageFolderDataModule": "image_folder",
     "ImageNetDataModule": "imagenet",
+    "KineticsDataModule": "kinetics",
+    "MaskFolderDataModule": "mask_folder",
     "ResumableLoader": "loader",
     "SampleKey": "samplers",
     "TrainSampler": "samplers",
+    "VideoDataset": "video_dataset",
+    "VideoFolderDataModule": "video_folder",
+    "VocDataModule": "voc",
     "ZooDataModule": "base",
     "ZooDataset": "base",
 }
@@ -37,14 +49,20 @@ _HOMES = {
 __all__ = [
     "CocoDataModule",
     "CocoDataset",
+    "CocoVocDataModule",
     "EvalLoader",
     "EvalSampler",
     "GroupedTrainSampler",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "KineticsDataModule",
+    "MaskFolderDataModule",
     "ResumableLoader",
     "SampleKey",
     "TrainSampler",
+    "VideoDataset",
+    "VideoFolderDataModule",
+    "VocDataModule",
     "ZooDataModule",
     "ZooDataset",
 ]

@@ -36,9 +36,9 @@ WITHOUT_DATA = (
 class ZooDataset(Dataset[Any]):
     """Samples of one split, indexed by :class:`SampleKey`.
 
-    A subclass defines ``__len__``, :meth:`name` and :meth:`load`; this class draws the random
-    numbers and deals with broken files. Indexing returns the sample, None where it was skipped, or
-    :class:`Refused`.
+    A subclass defines ``__len__``, :meth:`name` and :meth:`load` (or :meth:`load_key`); this class
+    draws the random numbers and deals with broken files. Indexing returns the sample, None where it
+    was skipped, or :class:`Refused`.
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
@@ -72,11 +72,19 @@ class ZooDataset(Dataset[Any]):
         """
         raise NotImplementedError
 
+    def load_key(self, key: SampleKey, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the sample of a key, for data sets whose samples change with the epoch.
+
+        Raises:
+            DecodeError: If the file cannot be read.
+        """
+        return self.load(key.index, rng)
+
     def __getitem__(self, key: SampleKey) -> dict[str, Any] | Refused | None:
         for index in range(key.index, key.index + len(self)):
             index %= len(self)
             try:
-                return self.load(index, sample_rng(self.seed, key))
+                return self.load_key(key._replace(index=index), sample_rng(self.seed, key))
             except DecodeError as error:
                 if self.on_error == "refuse":
                     return Refused(
@@ -103,7 +111,7 @@ class ZooDataModule(LightningDataModule):
 
     Args:
         root: Folder of the data.
-        workers: Processes of each loader; 0 loads in the main process.
+        workers: Processes of each loader, at most one a core; 0 loads in the main process.
         on_error: What happens at a broken file, ``"refuse"`` or ``"skip"`` (see ZooDataset).
         drop_last: Drop the incomplete last step of an epoch instead of filling it from the start of
             the same order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,9 @@ class FileNames(Sequence[str]):
         return os.fsdecode(self._joined[start : int(self._ends[index])])
 
 
-def is_image(name: str) -> bool:
-    """Tell by its extension, in any case, whether a file is an image that we read."""
-    return name.rpartition(".")[2].lower() in EXTENSIONS
+def has_extension(name: str, extensions: Container[str]) -> bool:
+    """Tell whether a file's extension, in any case and without the dot, is one of those."""
+    return name.rpartition(".")[2].lower() in extensions
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -50,6 +50,11 @@ def class_folders(folder: Path) -> list[str]:
 
 def images_below(folder: Path) -> list[str]:
     """Return the images in a folder and its sub-folders, relative to it, sorted."""
+    return files_below(folder, EXTENSIONS)
+
+
+def files_below(folder: Path, extensions: Container[str]) -> list[str]:
+    """Return the files of some kinds in a folder and its sub-folders, relative to it, sorted."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     todo = [""]
@@ -59,7 +64,7 @@ def images_below(folder: Path) -> list[str]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if is_image(entry.name):
+                if has_extension(entry.name, extensions):
                     found.append(prefix + entry.name)
                 elif entry.is_dir():
                     stat = entry.stat()  # followed, so that a link in a circle is seen once
@@ -70,14 +75,15 @@ def images_below(folder: Path) -> list[str]:
 
 
 def scan_classes(
-    root: Path, split: str, classes: Sequence[str]
+    root: Path, split: str, classes: Sequence[str], extensions: Container[str] = EXTENSIONS
 ) -> tuple[FileNames, NDArray[np.int64], list[str]]:
-    """Find the images of a split, class by class.
+    """Find the files of a split, class by class.
 
     Args:
         root: Folder of the data set.
         split: Folder of the split within it.
         classes: Names of the class folders; absent ones count as empty.
+        extensions: Those of the files, in lower case and without the dot.
 
     Returns:
         Names relative to ``root`` with forward slashes; labels, int64 (N); the empty classes.
@@ -87,7 +93,7 @@ def scan_classes(
     def names() -> Iterable[str]:
         for name in classes:
             folder = root / split / name
-            files = images_below(folder) if folder.is_dir() else []
+            files = files_below(folder, extensions) if folder.is_dir() else []
             counts.append(len(files))
             if not files:
                 empty.append(name)

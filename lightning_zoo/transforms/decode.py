@@ -34,8 +34,10 @@ class DecodeError(ZooError):
         reason: What is wrong with it, without the file's name.
     """
 
+    kind = "image"
+
     def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"cannot read the image {file!r}: {reason}")
+        super().__init__(f"cannot read the {self.kind} {file!r}: {reason}")
         self.reason = reason
 
 
