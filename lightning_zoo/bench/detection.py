@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_zoo.models.registry import get_entry, registry
+from lightning_zoo.bench.networks import (
+    both_sides,
+    has_torchvision,
+    interleaved,
+    published,
+    row,
+    torch_threads,
+)
+from lightning_zoo.models.registry import get_entry
 
 INFERENCE_GOAL, TRAINING_GOAL, MEMORY_GOAL = 0.9, 0.7, 0.85
 SIZE = (800, 1066)
@@ -31,13 +37,6 @@ BACKBONES = {
     "mobilenet_v3_large-8738ca79.pth": "mobilenet_v3_large",
     "vgg16_features-amdegroot-88682ab5.pth": "vgg16",
 }
-
-
-def detectors() -> list[str]:
-    """Return the published detectors."""
-    return [
-        name for (task, name), entry in registry().items() if task == "detection" and entry.weights
-    ]
 
 
 @contextlib.contextmanager
@@ -69,22 +68,18 @@ def made_up_backbones() -> Iterator[None]:
                 os.environ["TORCH_HOME"] = before
 
 
-def build(side: str, name: str, state: dict[str, Tensor] | None = None) -> Any:
-    """Return a detector of one side, ``ours`` or ``torchvision``, with the other's weights."""
+def build(side: str, name: str) -> Any:
+    """Return a detector of one side, ``ours`` or ``torchvision``."""
     torch.manual_seed(0)
     scratch = name.startswith("ssdlite")  # its published file starts from no backbone
     if side == "ours":
-        model = get_entry(name, "detection").load_builder()(pretrained_backbone=not scratch)
-    else:
-        import torchvision
+        return get_entry(name, "detection").load_builder()(pretrained_backbone=not scratch)
+    import torchvision
 
-        backbone = "IMAGENET1K_FEATURES" if name == "ssd300_vgg16" else "IMAGENET1K_V1"
-        model = getattr(torchvision.models.detection, name)(
-            weights=None, weights_backbone=None if scratch else backbone
-        )
-    if state is not None:
-        model.load_state_dict(state)
-    return model
+    backbone = "IMAGENET1K_FEATURES" if name == "ssd300_vgg16" else "IMAGENET1K_V1"
+    return getattr(torchvision.models.detection, name)(
+        weights=None, weights_backbone=None if scratch else backbone
+    )
 
 
 def images(count: int) -> list[Tensor]:
@@ -135,19 +130,6 @@ def inference(model: Any) -> Callable[[], None]:
     return find
 
 
-def interleaved(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the least seconds of each function; they take turns."""
-    best = dict.fromkeys(sides, float("inf"))
-    for function in sides.values():
-        function()
-    for _ in range(repeats):
-        for side, function in sides.items():
-            start = time.perf_counter()
-            function()
-            best[side] = min(best[side], time.perf_counter() - start)
-    return best
-
-
 def _peak_mib(side: str, name: str, training: bool, threads: int, queue: Any) -> None:
     """Put into ``queue`` how far memory rises in a second call above what stands before it."""
     torch.set_num_threads(threads)
@@ -189,66 +171,34 @@ def detection_benchmark(
         threads: Threads of torch; None leaves them as they are.
         names: Detectors; None takes all.
     """
-    before = torch.get_num_threads()
-    threads = threads or before
-    torch.set_num_threads(threads)
-    there = importlib.util.find_spec("torchvision") is not None
-    try:
-        with made_up_backbones():
-            for name in names or detectors():
-                yield from _inference_rows(name, repeats, threads, there)
-            if names is None or TRAINED in names:
-                yield from _training_rows(repeats, threads, there)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads) as count, made_up_backbones():
+        for name in names or published("detection"):
+            yield from _inference_rows(name, repeats, count)
+        if names is None or TRAINED in names:
+            yield from _training_rows(repeats, count)
 
 
-def _row(what: str, name: str, best: dict[str, float], unit: str, goal: float) -> dict[str, Any]:
-    """Return a row: ``ratio`` as both come, ``ratio_of_best`` each in its better memory format."""
-    row: dict[str, Any] = {"benchmark": "detection", "what": what, "model": name}
-    row |= {f"{side}_{unit}": round(value, 3) for side, value in best.items()}
-    if "torchvision" in best:
-        ratio = best["ours"] / best["torchvision"]
-        row |= {"ratio": round(ratio, 3), "goal": goal, "reached": ratio <= goal}
-    if "torchvision_channels_last" in best:
-        ours, theirs = (
-            min(value for side, value in best.items() if side.startswith(who))
-            for who in ("ours", "torchvision")
-        )
-        row["ratio_of_best"] = round(ours / theirs, 3)
-    return row
-
-
-def _sides(name: str, there: bool, work: Callable[[Any], Callable[[], None]]) -> dict[str, Any]:
-    """Return what is measured: both sides, with weights as they come and as channels-last."""
-    ours = build("ours", name)
-    state = ours.state_dict()
-    sides = {"ours": work(ours)}
-    sides["ours_channels_last"] = work(
-        build("ours", name, state).to(memory_format=torch.channels_last)
-    )
-    if there:
-        sides["torchvision"] = work(build("torchvision", name, state))
-        sides["torchvision_channels_last"] = work(
-            build("torchvision", name, state).to(memory_format=torch.channels_last)
-        )
-    return sides
-
-
-def _memory(name: str, there: bool, *, training: bool, threads: int) -> dict[str, float]:
-    sides = ["ours", "torchvision"] if there else ["ours"]
+def _memory(name: str, *, training: bool, threads: int) -> dict[str, float]:
+    sides = ["ours", "torchvision"] if has_torchvision() else ["ours"]
     return {side: peak_mib(side, name, training=training, threads=threads) for side in sides}
 
 
-def _inference_rows(name: str, repeats: int, threads: int, there: bool) -> Iterator[dict[str, Any]]:
-    best = interleaved(_sides(name, there, inference), repeats)
-    yield _row("inference", name, best, "s", INFERENCE_GOAL) | {"threads": threads}
-    memory = _memory(name, there, training=False, threads=threads)
-    yield _row("inference memory", name, memory, "mib", MEMORY_GOAL) | {"threads": threads}
+def _inference_rows(name: str, repeats: int, threads: int) -> Iterator[dict[str, Any]]:
+    best = interleaved(both_sides(lambda side: build(side, name), inference), repeats)
+    yield row("detection", "inference", name, best, "s", INFERENCE_GOAL) | {"threads": threads}
+    memory = _memory(name, training=False, threads=threads)
+    yield row("detection", "inference memory", name, memory, "mib", MEMORY_GOAL) | {
+        "threads": threads
+    }
 
 
-def _training_rows(repeats: int, threads: int, there: bool) -> Iterator[dict[str, Any]]:
-    best = interleaved(_sides(TRAINED, there, lambda model: training_step(model, 1)), repeats)
-    yield _row("training step", TRAINED, best, "s", TRAINING_GOAL) | {"threads": threads}
-    memory = _memory(TRAINED, there, training=True, threads=threads)
-    yield _row("training memory", TRAINED, memory, "mib", MEMORY_GOAL) | {"threads": threads}
+def _training_rows(repeats: int, threads: int) -> Iterator[dict[str, Any]]:
+    sides = both_sides(lambda side: build(side, TRAINED), lambda model: training_step(model, 1))
+    best = interleaved(sides, repeats)
+    yield row("detection", "training step", TRAINED, best, "s", TRAINING_GOAL) | {
+        "threads": threads
+    }
+    memory = _memory(TRAINED, training=True, threads=threads)
+    yield row("detection", "training memory", TRAINED, memory, "mib", MEMORY_GOAL) | {
+        "threads": threads
+    }

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning_zoo.cli import new_parser
-from lightning_zoo.models.registry import ModelEntry, get_entry, registry, tasks
+from lightning_zoo.models.registry import ModelEntry, Preprocessing, get_entry, registry, tasks
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -15,7 +15,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     verbs = parser.add_subparsers(dest="verb", metavar="{ls,show}", required=True)
     ls = verbs.add_parser("ls", help="one line a model", description="One line a model.")
     ls.add_argument("filter", nargs="?", default="", help="part of a name")
-    ls.add_argument("--task", choices=tasks(), help=", ".join(tasks()))
+    ls.add_argument("--task", choices=tasks(), metavar="TASK", help=", ".join(tasks()))
     ls.add_argument("--json", action="store_true", help="print as JSON")
     show = verbs.add_parser("show", help="all about one", description="All about one model.")
     show.add_argument("name", help="a name that `models ls` lists")
@@ -40,7 +40,8 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         print(f"{'model':<{width}}  {'task':<14}  {'params':>8}  {head}  weights")
         for e in rows:
             best = e.weights[e.pretrained].metrics if e.pretrained else {}
-            figures = "  ".join(f"{best[k]:8.2f}" if k in best else f"{'-':>8}" for k in metrics)
+            cells = {k: f"{best[k]:.2f}" if k in best else "-" for k in metrics}
+            figures = "  ".join(f"{cell:>{max(8, len(k))}}" for k, cell in cells.items())
             names = ", ".join(e.weights) or "none published"
             print(
                 f"{e.name:<{width}}  {e.task:<14}  {e.num_params / 1e6:6.1f} M  {figures}  {names}"
@@ -61,6 +62,17 @@ def as_json(entry: ModelEntry) -> dict[str, Any]:
         plain = dict(vars(w), metrics=dict(w.metrics), preprocessing=pre)
         weights[name] = plain | {"build_args": dict(w.build_args)}
     return facts | {"weights": weights}
+
+
+def steps(pre: Preprocessing) -> str:
+    """Return what images or clips go through: ``resize 128 x 171, crop 112, 16 frames at 15/s``."""
+    size = " x ".join(map(str, pre.resize)) if isinstance(pre.resize, tuple) else str(pre.resize)
+    texts = [f"resize {size}"]
+    if pre.crop is not None:
+        texts.append(f"crop {pre.crop}")
+    if pre.clip_frames is not None:
+        texts.append(f"{pre.clip_frames} frames at {pre.frame_rate:g}/s")
+    return ", ".join(texts)
 
 
 def describe(entry: ModelEntry) -> str:
@@ -85,7 +97,7 @@ def describe(entry: ModelEntry) -> str:
                  if n == name]  # fmt: skip
         facts = [f"{k} {v}" for k, v in w.metrics.items()]
         if w.preprocessing is not None:
-            facts.append(f"resize {w.preprocessing.resize}, crop {w.preprocessing.crop}")
+            facts.append(steps(w.preprocessing))
         size = "size unknown" if w.file_size_mib is None else f"{w.file_size_mib} MiB"
         lines += [
             f"  weights     {name}" + (f" ({', '.join(marks)})" if marks else ""),

@@ -7,6 +7,7 @@ from lightning_zoo.layers.fpn import FeaturePyramidNetwork, LastLevelMaxPool, La
 from lightning_zoo.layers.frozen_batch_norm import FrozenBatchNorm2d
 from lightning_zoo.layers.imagenet_input import imagenet_to_half_range
 from lightning_zoo.layers.init import init_mobile_, truncated_normal_
+from lightning_zoo.layers.memory_format import channels_last_on_cpu
 from lightning_zoo.layers.multiscale_roi_align import MultiScaleRoIAlign
 from lightning_zoo.layers.rounding import make_divisible
 from lightning_zoo.layers.squeeze_excitation import SqueezeExcitation
@@ -20,6 +21,7 @@ __all__ = [
     "LastLevelP6P7",
     "MultiScaleRoIAlign",
     "SqueezeExcitation",
+    "channels_last_on_cpu",
     "conv_norm",
     "imagenet_to_half_range",
     "init_mobile_",

@@ -25,19 +25,24 @@ NO_CLASS = (BACKGROUND, NO_CATEGORY, "")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a published model expects of its images.
+    """What a published model expects of its images, or of the frames of its clips.
 
     Attributes:
-        resize: Length in pixels that the shorter side is resized to (bilinear, antialiased).
-        crop: Side in pixels of the square cut from the centre.
+        resize: Length in pixels that the shorter side is resized to (bilinear, antialiased for
+            images), or height and width of the whole.
+        crop: Side in pixels of the square cut from the centre; None where nothing is cut.
         mean: Per-channel mean (RGB, of values in [0, 1]) that is subtracted.
         std: Per-channel standard deviation that is divided by.
+        clip_frames: Frames of a clip; None for images.
+        frame_rate: Frames a second of a clip; None for images.
     """
 
-    resize: int
-    crop: int
+    resize: int | tuple[int, int]
+    crop: int | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    clip_frames: int | None = None
+    frame_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class ModelEntry:
         name: Constructor's name, ``resnet50``.
         task: ``classification``, ``segmentation``, ``detection``, ``video`` or ``quantization``.
         builder: ``"module:function"`` of the constructor.
-        num_params: Parameters with the default arguments and the published classes.
+        num_params: Parameters of the published network; where there is none, with the default
+            arguments.
         min_size: Smallest image side in pixels that passes through.
         min_train_size: The same in training, where auxiliary heads want more.
         weights: Published files by name, oldest first.
@@ -136,13 +142,14 @@ class ModelEntry:
 
 def _weights(name: str, facts: dict[str, Any]) -> Weights:
     pre = facts.get("preprocessing")
+    if pre is not None:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in pre.items()}
+        pre = Preprocessing(**values)
     return Weights(
         **{k: v for k, v in facts.items() if k not in {"preprocessing", "metrics", "notes"}},
         name=name,
         metrics=MappingProxyType(facts["metrics"]),
-        preprocessing=None
-        if pre is None
-        else Preprocessing(pre["resize"], pre["crop"], tuple(pre["mean"]), tuple(pre["std"])),
+        preprocessing=pre,
         notes=tuple(facts.get("notes", ())),
     )
 

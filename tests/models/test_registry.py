@@ -11,8 +11,15 @@ import torch
 from lightning_zoo import models
 from lightning_zoo.errors import ZooError
 from lightning_zoo.models import hub
-from lightning_zoo.models.registry import ModelEntry, class_names, real_classes, registry
+from lightning_zoo.models.registry import (
+    ModelEntry,
+    Preprocessing,
+    class_names,
+    real_classes,
+    registry,
+)
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENTRIES = list(registry().values())
 WEIGHTS = [(entry, weights) for entry in ENTRIES for weights in entry.weights.values()]
 
@@ -47,8 +54,9 @@ def test_builder_resolves(entry: ModelEntry) -> None:
 def test_num_params(entry: ModelEntry) -> None:
     # GoogLeNet's figure is that of the published network, which has no auxiliary heads
     options = {"aux_logits": False} if entry.name == "googlenet" else {}
-    if entry.task == "detection" and entry.weights:
-        options["pretrained"] = True  # with frozen norms, as the published figures count
+    if entry.task in {"detection", "segmentation"} and entry.weights:
+        # with frozen norms and auxiliary heads, as the published figures count
+        options["pretrained"] = True
     with hub.structure_only(), torch.device("meta"):
         model = entry.load_builder()(**options)
     assert sum(p.numel() for p in model.parameters()) == entry.num_params
@@ -77,6 +85,14 @@ def test_weights(entry: ModelEntry, weights: models.registry.Weights) -> None:
         assert weights.metrics.get("acc@1", 0) <= weights.metrics.get("acc@5", 0)
         assert weights.preprocessing is not None
         assert weights.preprocessing.crop <= weights.preprocessing.resize
+    elif entry.task == "segmentation":
+        assert list(weights.metrics) == ["miou", "pixel_acc"]
+        assert weights.preprocessing == Preprocessing(520, None, IMAGENET_MEAN, IMAGENET_STD)
+    elif entry.task == "video":
+        assert list(weights.metrics) == ["clip_acc@1", "clip_acc@5", "acc@1", "acc@5"]
+        assert list(weights.metrics.values())[::2] < list(weights.metrics.values())[1::2]
+        mean, std = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
+        assert weights.preprocessing == Preprocessing((128, 171), 112, mean, std, 16, 15.0)
     else:
         assert weights.preprocessing is None
     assert set(weights.build_args) <= set(inspect.signature(entry.load_builder()).parameters)
@@ -105,6 +121,12 @@ def test_class_names() -> None:
     assert real_classes(["background"]) == {0: "background"}  # somebody's own class
     names = class_names("imagenet1k")
     assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
+    voc = class_names("voc")
+    assert (len(voc), voc[0], voc[1], voc[-1]) == (21, "__background__", "aeroplane", "tvmonitor")
+    assert len(real_classes(voc)) == 20
+    kinetics = class_names("kinetics400")
+    assert (len(kinetics), kinetics[0], kinetics[-1]) == (400, "abseiling", "zumba")
+    assert list(kinetics) == sorted(set(kinetics))
     with pytest.raises(ZooError, match="unknown class list 'imagenet'; did you mean imagenet1k"):
         class_names("imagenet")
 

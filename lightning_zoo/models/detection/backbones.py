@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,19 @@ from lightning_zoo.layers import (
     FrozenBatchNorm2d,
     LastLevelMaxPool,
     LastLevelP6P7,
-    conv_norm,
+)
+from lightning_zoo.models.backbones import (
+    IMAGENET_V1,
+    Body,
+    NormLayer,
+    chosen_weights,
+    stage_starts,
+    trunk,
 )
 from lightning_zoo.models.classification.resnet import ResNet
 from lightning_zoo.models.registry import get_entry
 
-NormLayer = Callable[..., nn.Module]
 ExtraBlocks = LastLevelMaxPool | LastLevelP6P7
-IMAGENET_V1 = "IMAGENET1K_V1"
-
-
-class Body(nn.ModuleDict):
-    """The first children of a classifier, one after the other, and the maps that some of them give.
-
-    Args:
-        children: Modules by name, in their order; those after the last map are left out.
-        return_layers: Name of a map by the name of the child that gives it.
-    """
-
-    def __init__(self, children: Mapping[str, nn.Module], return_layers: Mapping[str, str]) -> None:
-        kept: dict[str, nn.Module] = {}
-        for name, child in children.items():
-            kept[name] = child
-            if return_layers.keys() <= kept.keys():
-                break
-        super().__init__(kept)
-        self.return_layers = dict(return_layers)
-
-    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Return maps ``(N, C, H, W)`` by name, for normalised images ``(N, 3, H, W)``."""
-        maps: OrderedDict[str, Tensor] = OrderedDict()
-        conv: nn.Module | None = None  # waits for its norm
-        for name, child in self.items():
-            if isinstance(child, nn.Conv2d) and name not in self.return_layers:
-                x, conv = (x if conv is None else conv(x)), child
-                continue
-            if conv is not None:
-                is_norm = isinstance(child, FrozenBatchNorm2d)
-                x = conv_norm(conv, child, x) if is_norm else child(conv(x))
-                conv = None
-            else:
-                x = child(x)
-            if name in self.return_layers:
-                maps[self.return_layers[name]] = x
-        return maps
 
 
 class BackboneWithFPN(nn.Module):
@@ -97,39 +66,6 @@ class BackboneWithFPN(nn.Module):
 
 # ---------------------------------------------------------------------------------------------
 # What is loaded, what is frozen
-
-
-def chosen_weights(
-    pretrained_backbone: bool,
-    weights_backbone: str | Path | None,
-    *,
-    trained: bool,
-    default: str | None = None,
-) -> str | Path | None:
-    """Return the weights that a backbone has to load, None where it has none to load.
-
-    Args:
-        pretrained_backbone: Whether a backbone is loaded at all.
-        weights_backbone: A published name, a file, or None for none.
-        trained: Whether the values of the whole detector come from a file.
-        default: The value of ``weights_backbone`` that nobody asked for.
-
-    Raises:
-        ZooError: If the two arguments contradict each other.
-    """
-    if not pretrained_backbone and weights_backbone not in (None, default):
-        raise ZooError(
-            f"pretrained_backbone is False but weights_backbone={str(weights_backbone)!r}; "
-            "pass one of the two"
-        )
-    return weights_backbone if pretrained_backbone and not trained else None
-
-
-def wanted_weights(
-    pretrained_backbone: bool, weights_backbone: str | Path | None
-) -> str | Path | None:
-    """Return the weights of a backbone that is chosen by name: the best published, if none else."""
-    return weights_backbone or ("DEFAULT" if pretrained_backbone else None)
 
 
 def chosen_layers(asked: int | None, *, loaded: bool, most: int, default: int) -> int:
@@ -241,7 +177,7 @@ def fpn_backbone(
     norm_layer = default_norm(norm_layer, loaded=loaded)
     trainable = chosen_layers(trainable_layers, loaded=loaded, most=5, default=3)
     model = load_classifier(name, weights, progress=progress, norm_layer=norm_layer, **kwargs)
-    children = _trunk(model)
+    children = trunk(model)
     outputs = _outputs(name, model, children)
     levels = [math.floor(math.log2(stride) + 0.5) for stride, _ in outputs.values()]
     stages: list[list[nn.Module]] = [[] for _ in range(5)]
@@ -371,15 +307,6 @@ def mobilenet_backbone(
     )
 
 
-def stage_starts(features: nn.Sequential) -> list[int]:
-    """Return the children of a MobileNet at which its stages begin.
-
-    They are the first, those that halve the resolution (or would), and the last.
-    """
-    strided = [i for i, block in enumerate(features) if i and getattr(block, "is_strided", False)]
-    return [0, *strided, len(features) - 1]
-
-
 def split_stages(features: nn.Sequential, starts: Sequence[int]) -> list[list[nn.Module]]:
     """Return the children of each stage."""
     ends = [*starts[1:], len(features)]
@@ -391,20 +318,6 @@ def _flagged(name: str, pretrained: bool) -> str | None:
         return None
     entry = get_entry(name, "classification")
     return entry.get_weights(entry.pretrained).name
-
-
-def _trunk(model: nn.Module) -> dict[str, nn.Module]:
-    """Return what stands before the classifier's head, in the order that it runs in."""
-    for name in ("features", "layers"):
-        child = getattr(model, name, None)
-        if isinstance(child, nn.Sequential):
-            return dict(child.named_children())
-    trunk = {}
-    for name, child in model.named_children():
-        if isinstance(child, nn.AdaptiveAvgPool2d | nn.Linear):
-            break
-        trunk[name] = child
-    return trunk
 
 
 def _outputs(

@@ -17,17 +17,19 @@ from torch.nn import functional as F
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.layers import MultiScaleRoIAlign
+from lightning_zoo.models.backbones import (
+    IMAGENET_V1,
+    NormLayer,
+    chosen_weights,
+    wanted_weights,
+)
 from lightning_zoo.models.detection.anchors import AnchorGenerator
 from lightning_zoo.models.detection.backbones import (
-    IMAGENET_V1,
     BackboneWithFPN,
-    NormLayer,
     backbone_width,
     chosen_layers,
-    chosen_weights,
     fpn_for,
     mobilenet_backbone,
-    wanted_weights,
 )
 from lightning_zoo.models.detection.inputs import check_images, check_targets, fixed_generators
 from lightning_zoo.models.detection.names import current_name, without_eps

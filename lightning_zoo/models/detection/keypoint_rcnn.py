@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_zoo.layers import MultiScaleRoIAlign
-from lightning_zoo.models.detection.backbones import (
+from lightning_zoo.models.backbones import (
     IMAGENET_V1,
     NormLayer,
+    wanted_weights,
+)
+from lightning_zoo.models.detection.backbones import (
     backbone_width,
     fpn_for,
-    wanted_weights,
 )
 from lightning_zoo.models.detection.faster_rcnn import RATIOS, FasterRCNN, box_options
 from lightning_zoo.models.detection.names import current_name, without_eps

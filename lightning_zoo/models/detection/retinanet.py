@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_zoo.layers import ConvNormAct, LastLevelP6P7
-from lightning_zoo.models.detection.anchors import AnchorGenerator
-from lightning_zoo.models.detection.backbones import (
+from lightning_zoo.models.backbones import (
     IMAGENET_V1,
     NormLayer,
+    wanted_weights,
+)
+from lightning_zoo.models.detection.anchors import AnchorGenerator
+from lightning_zoo.models.detection.backbones import (
     backbone_width,
     fpn_for,
-    wanted_weights,
 )
 from lightning_zoo.models.detection.inputs import check_images, check_targets
 from lightning_zoo.models.detection.names import current_name, without_eps

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models.backbones import (
+    chosen_weights,
+)
 from lightning_zoo.models.detection.anchors import DefaultBoxGenerator
 from lightning_zoo.models.detection.backbones import (
     chosen_layers,
-    chosen_weights,
     freeze_stages,
 )
 from lightning_zoo.models.detection.inputs import check_images, check_targets

@@ -17,16 +17,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_zoo.layers import ConvNormAct
-from lightning_zoo.models.detection.anchors import DefaultBoxGenerator
-from lightning_zoo.models.detection.backbones import (
+from lightning_zoo.models.backbones import (
     IMAGENET_V1,
     NormLayer,
-    chosen_layers,
     chosen_weights,
+    stage_starts,
+)
+from lightning_zoo.models.detection.anchors import DefaultBoxGenerator
+from lightning_zoo.models.detection.backbones import (
+    chosen_layers,
     freeze_stages,
     load_classifier,
     split_stages,
-    stage_starts,
 )
 from lightning_zoo.models.detection.rpn import init_normal_
 from lightning_zoo.models.detection.ssd import SSD, SSDScoringHead
