@@ -65,11 +65,17 @@ def link(name: str) -> str:
 TASK_HEADS = {
     "classification": "Image classification, figures on ImageNet",
     "detection": "Detection, instance segmentation and keypoints, figures on COCO",
+    "segmentation": "Semantic segmentation, figures on the VOC classes of COCO",
+    "video": "Video classification, figures on Kinetics-400",
 }
 METRICS = {
     "classification": {"acc@1": "acc@1", "acc@5": "acc@5"},
     "detection": {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"},
-}
+    "segmentation": {"miou": "mean IoU", "pixel_acc": "pixel accuracy"},
+    "video": {"clip_acc@1": "clip acc@1", "clip_acc@5": "clip acc@5",
+              "acc@1": "video acc@1", "acc@5": "video acc@5"},
+}  # fmt: skip
+DIGITS = {"classification": 3, "detection": 1, "segmentation": 1, "video": 2}
 
 
 def models_table() -> str:
@@ -90,7 +96,7 @@ def model_rows(entry: ModelEntry) -> list[list[str]]:
     recipe = recipes().get(entry.recipe or "")
     stated = (recipe.config.get("reference") or {}).get("weights") if recipe else None
     recipe_link = link(recipe.name) if recipe else "-"
-    digits = 3 if entry.task == "classification" else 1
+    digits = DIGITS[entry.task]
     rows = []
     for name, weights in entry.weights.items():
         rows.append(

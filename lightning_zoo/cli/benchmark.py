@@ -10,28 +10,33 @@ from lightning_zoo.errors import unknown
 
 SUBJECTS = {
     "startup": "import and the quick verbs",
-    "loader": "images a second of one core, against Pillow with the same result",
+    "loader": "images a second of one core, against Pillow's",
+    "segmentation_loader": "images and masks a second of one core, in the same way",
     "step": "what our layer adds to a step of bare Lightning",
-    "ops": "NMS and RoIAlign against torchvision, where it is installed",
-    "detection": "detectors at 800 x 1066 against torchvision's (half an hour; Linux)",
-    "coco_index": "memory of 4 workers on a file of COCO's size (minutes, 8 GB; Linux)",
+    "ops": "NMS and RoIAlign against torchvision's",
+    "video_decode": "clips of a video against decoding all of it",
+    "segmentation": "segmentation against torchvision's (half an hour)",
+    "video": "networks of clips against torchvision's (minutes)",
+    "detection": "detectors against torchvision's (half an hour; Linux)",
+    "coco_index": "memory of 4 workers on COCO's size (minutes, 8 GB; Linux)",
 }
-BY_NAME_ALONE = ("detection", "coco_index")
+BY_NAME_ALONE = ("segmentation", "video", "detection", "coco_index")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
     """Measure ourselves."""
-    rows = "\n".join(f"  {name:<11}{text}" for name, text in SUBJECTS.items())
+    width = max(map(len, SUBJECTS)) + 2
+    rows = "\n".join(f"  {name:<{width}}{text}" for name, text in SUBJECTS.items())
     parser = new_parser(
         "benchmark",
         f"Measure, as ratios within one run, and print one JSON line a figure:\n{rows}",
     )
     parser.add_argument(
-        "subjects", nargs="*", metavar="SUBJECT", help="which; without one, all but the last two"
+        "subjects", nargs="*", metavar="SUBJECT", help="which; without one, all but the last four"
     )
-    parser.add_argument("--root", metavar="DIR", help="photos for the loader (made on the spot)")
+    parser.add_argument("--root", metavar="DIR", help="photos for the loaders (made on the spot)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (5)")
-    parser.add_argument("--models", metavar="A,B", help="detection: only these")
+    parser.add_argument("--models", metavar="A,B", help="of networks: only these")
     options = parser.parse_args(list(args))
     for name in options.subjects:
         if name not in SUBJECTS:
@@ -60,10 +65,29 @@ def _rows(name: str, options: Any) -> Iterator[dict[str, Any]]:
 
         names = options.models.split(",") if options.models else None
         yield from detection_benchmark(options.repeats, names=names)
+    elif name == "segmentation":
+        from lightning_zoo.bench.segmentation import segmentation_benchmark
+
+        names = options.models.split(",") if options.models else None
+        yield from segmentation_benchmark(options.repeats, names=names)
+    elif name == "video":
+        from lightning_zoo.bench.video import video_benchmark
+
+        names = options.models.split(",") if options.models else None
+        yield from video_benchmark(options.repeats, names=names)
+    elif name == "segmentation_loader":
+        from lightning_zoo.bench.segmentation_loader import segmentation_loader_benchmark
+
+        root = Path(options.root) if options.root else None
+        yield from segmentation_loader_benchmark(root, repeats=options.repeats)
     elif name == "coco_index":
         from lightning_zoo.bench.coco_index import coco_index_benchmark
 
         yield from coco_index_benchmark()
+    elif name == "video_decode":
+        from lightning_zoo.bench.video_decode import video_decode_benchmark
+
+        yield from video_decode_benchmark(options.repeats)
     else:
         from lightning_zoo.bench.loader import loader_benchmark
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning_zoo.cli import new_parser
 
-TASKS = ("classification", "detection", "instances", "keypoints")
+TASKS = ("classification", "detection", "instances", "keypoints", "segmentation", "video")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:

@@ -10,22 +10,25 @@ from lightning_zoo.errors import ZooError
 from lightning_zoo.models.registry import list_models
 from lightning_zoo.runs import find_run
 
-TASKS = ("classification", "detection")
+TASKS = ("classification", "detection", "segmentation", "video")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
-    """Use a model on photos."""
+    """Use a model on photos or videos."""
     parser = new_parser(
         "predict",
-        "Classify photos, or find objects in them, with a run (folder, 'last' or a\n"
-        "recipe's name), a checkpoint or a model of the zoo. Unreadable files are named,\n"
-        "the rest goes on (exit 1).",
+        "Classify photos or videos, find objects in photos, or name the class of every\n"
+        "pixel, with a run (folder, 'last' or a recipe's name), a checkpoint or a model\n"
+        "of the zoo. Unreadable files are named, the rest goes on (exit 1).",
         "  python -m lightning_zoo predict runs/last photos/ --out out/\n"
         "  python -m lightning_zoo predict resnet50 dog.jpg\n"
-        "  python -m lightning_zoo predict maskrcnn_resnet50_fpn street.jpg --out out/",
+        "  python -m lightning_zoo predict maskrcnn_resnet50_fpn street.jpg --out out/\n"
+        "  python -m lightning_zoo predict r3d_18 skiing.mp4 --out out/",
     )
     parser.add_argument("what", metavar="RUN_OR_MODEL", help="what predicts")
-    parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="image files and folders")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="images or videos, and folders of them"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for pictures and predictions.json")
     parser.add_argument("--weights", default="DEFAULT", metavar="W", help="with a model (DEFAULT)")
     parser.add_argument(
@@ -59,7 +62,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         for p in found:
             print(f"{p.file:<{width}}  {p.summary()}")
     if options.out and found and not options.json:
-        print(f"pictures: {options.out}/grid.png and one for each photo")
+        print(f"pictures: {options.out}/grid.png and one for each file")
     for sentence in broken:
         print(f"skipped: {sentence}", file=sys.stderr)
     if broken and not found:

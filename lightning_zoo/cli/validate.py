@@ -29,7 +29,9 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
         "--check", action="store_true", help="compare with the recipe's reference; exit 1 if below"
     )
     parser.add_argument(
-        "--per_class", action="store_true", help="detectors: average precision of every class too"
+        "--per_class",
+        action="store_true",
+        help="figures of every class too, where the task has them",
     )
     parser.add_argument("--devices", default="auto", metavar="N", help="devices here (auto)")
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder of runs (runs)")
@@ -60,10 +62,11 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
         if options.per_class and result.per_class:
             from lightning_zoo.metrics import format_table
 
-            rows = [row for row in result.per_class if row["objects"]]
+            counts = "objects" if "objects" in result.per_class[0] else "pixels"
+            rows = [row for row in result.per_class if row[counts]]
             print(format_table(rows))
             if absent := len(result.per_class) - len(rows):
-                print(f"no object in this data: {counted(absent, 'class', 'es')}")
+                print(f"no {counts[:-1]} in this data: {counted(absent, 'class', 'es')}")
         width = max(16, *(len(name) + 1 for name in result.metrics))
         for name, value in sorted(result.metrics.items()):
             line = f"{name:<{width}}{value:10.{4 if 'loss' in name else 3}f}"

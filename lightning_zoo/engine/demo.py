@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_zoo.engine.fit import FitResult, fit
+from lightning_zoo.engine.moving import write_moving
 from lightning_zoo.engine.predict import predict
-from lightning_zoo.engine.scenes import write_scenes
+from lightning_zoo.engine.scenes import write_masks, write_scenes
 from lightning_zoo.engine.shapes import write_shapes
 from lightning_zoo.errors import unknown
 
@@ -40,6 +41,10 @@ class Demo:
 def _of_each_class(data: Path) -> list[Path]:
     folders = [sorted(folder.iterdir()) for folder in sorted((data / "val").iterdir())]
     return [folder[i] for i in range(4) for folder in folders]  # a column of the grid each
+
+
+def _images(data: Path) -> list[Path]:
+    return sorted((data / "images" / "val").iterdir())[:PHOTOS]
 
 
 def _scenes(data: Path) -> list[Path]:
@@ -92,11 +97,31 @@ KEYPOINTS = Demo(
     figures={"val/box_map50": "box AP50", "val/kp_map50": "keypoint AP50"},
     next=COCO_NEXT + "fit --recipe keypointrcnn_r50_fpn --data.root data/coco",
 )
+SEGMENTATION = Demo(
+    data="scenes of four shapes, with the class of every pixel in masks/",
+    write=lambda data: write_masks(data, train=360, val=50),
+    photos=_images,
+    settings=_nothing,
+    figures={"val/miou": "mean IoU", "val/pixel_acc": "pixel accuracy"},
+    next="with COCO in data/coco (python scripts/prepare_coco.py):\n"
+    "  python -m lightning_zoo fit --recipe fcn_r50 --data.root data/coco",
+)
+VIDEO = Demo(
+    data="videos of six motions, encoded as mp4",
+    write=lambda data: write_moving(data, train=60, val=12),
+    photos=_of_each_class,
+    settings=_nothing,
+    figures={"val/acc@1": "accuracy of videos", "val/clip_acc@1": "of clips"},
+    next="with Kinetics in data/kinetics400 (python scripts/prepare_kinetics.py):\n"
+    "  python -m lightning_zoo fit --recipe r3d_18 --data.root data/kinetics400",
+)
 DEMOS = {
     "classification": CLASSIFICATION,
     "detection": DETECTION,
     "instances": INSTANCES,
     "keypoints": KEYPOINTS,
+    "segmentation": SEGMENTATION,
+    "video": VIDEO,
 }
 
 
@@ -104,7 +129,8 @@ def demo(task: str = "instances", *, out: str | Path = "runs") -> FitResult:
     """Make data on the spot, train on it, draw predictions, and say what to do next.
 
     Args:
-        task: ``classification``, ``detection``, ``instances`` or ``keypoints``.
+        task: ``classification``, ``detection``, ``instances``, ``keypoints``, ``segmentation`` or
+            ``video``.
         out: Folder of the run folders; the data goes to its ``demo_data/``.
     """
     if task not in DEMOS:

@@ -35,7 +35,8 @@ class EvalResult:
         expected: The recipe's reference figures, by the same names; empty where it states none.
         tolerance: How far a figure may lie below its reference.
         skipped: Broken files that were left out.
-        per_class: For detectors, one row a class: label, name, objects, average precision.
+        per_class: Of detectors and segmentation, one row a class: label, name, how many objects or
+            pixels, and its figures.
     """
 
     metrics: dict[str, float]

@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from lightning_zoo.engine.session import (
     hush,
     join,
     plan_for,
+    unfit_for_cpu,
 )
 from lightning_zoo.engine.smoke import shrink
 from lightning_zoo.errors import ZooError, unknown
@@ -150,10 +151,11 @@ def _fit(
     data.configure(plan, seed=seed, ledger=run.ledger)
     settings = {"checkpoint_steps": CHECKPOINT_STEPS, "pictures": 16, **config.get("run", {})}
     names = loggers if loggers is not None else settings.get("loggers", ["csv"])
-    logged = {**config, "batch_arithmetic": plan.explain()}
+    logged = {**config, "batch_arithmetic": plan.explain(unit=task.unit)}
     made = build_loggers(names, run, title=recipe.name, config=logged) if first else []
     if first:
-        _introduce(recipe, config, run, plan, length, data, task, names, checkpoint)
+        unfit = unfit_for_cpu(recipe, accelerator, plan.devices)
+        _introduce(recipe, config, run, plan, length, data, task, names, checkpoint, unfit)
     for logger in made:
         if isinstance(logger, MetricsCsv) and checkpoint is not None:
             logger.forget_after(int(read_checkpoint(checkpoint)["global_step"]))
@@ -164,7 +166,7 @@ def _fit(
         devices=count,
         plan=plan,
         callbacks=[
-            Console(plan.per_device * plan.devices),
+            Console(plan.per_device * plan.devices, unit=task.unit),
             RunRecord(run, config, data.class_names),
             PredictionPictures(run, settings["pictures"]),
             Checkpoints(
@@ -193,7 +195,9 @@ def _fit(
             del os.environ[RUN_VARIABLE]
         for logger in made:
             _finish(logger)
-    return _conclude(run, data, trainer.is_global_zero)
+    return _conclude(
+        run, data, trainer.is_global_zero, inputs="VIDEOS" if task.unit == "clip" else "PHOTOS"
+    )
 
 
 def _open(run: Run | None, recipe: Recipe, config: dict[str, Any], out: Path) -> Run:
@@ -274,6 +278,7 @@ def _introduce(
     task: Any,
     loggers: Sequence[str],
     checkpoint: Path | None,
+    unfit: Mapping[str, str],
 ) -> None:
     """Say what is about to happen, in a few lines."""
     say = print
@@ -281,12 +286,14 @@ def _introduce(
     say(
         f"recipe   {recipe.name}: {recipe.model}, {params / 1e6:.1f} M parameters, "
         f"{counted(len(real_classes(data.class_names)), 'class', 'es')}, "
-        f"{data.num_train_samples} training images"
+        f"{counted(data.num_train_samples, f'training {task.unit}')}"
     )
     reference = config.get("reference") or {}
     known = {k: reference[k] for k in ("devices", "per_device") if k in reference}
-    say(f"batch    {plan.explain(known if len(known) == 2 else None)}")
+    say(f"batch    {plan.explain(known if len(known) == 2 else None, unit=task.unit)}")
     say(f"length   {counted(length.epochs, 'epoch')} x {counted(length.steps_per_epoch, 'step')}")
+    for sentence in unfit.values():
+        say(f"CPU      {sentence}")
     if report := getattr(task.model, "load_report", None):
         say(f"weights  {report}")
     say(f"run      {run.path} ({', '.join(dict.fromkeys(['csv', *loggers]))})")
@@ -302,14 +309,14 @@ def _finish(logger: Any) -> None:
         logger._experiment.finish()
 
 
-def _conclude(run: Run, data: Any, first: bool) -> FitResult:
+def _conclude(run: Run, data: Any, first: bool, *, inputs: str) -> FitResult:
     state: RunState = run.state()
     skipped = tuple(entry["file"] for entry in data.read_ledger())
     if first:
         say = print
         if skipped:
-            say(f"{len(skipped)} broken files were skipped, see {run.ledger}")
+            say(f"{counted(len(skipped), 'file')} left out, see {run.ledger}")
         say(f"best checkpoint: {run.best}")
         say(f"next: python -m lightning_zoo validate {run.path}")
-        say(f"      python -m lightning_zoo predict {run.path} PHOTOS --out out/")
+        say(f"      python -m lightning_zoo predict {run.path} {inputs} --out out/")
     return FitResult(run.path, state.results, run.best, skipped)

@@ -1,4 +1,4 @@
-"""Scenes of several objects, made on the spot in COCO's layout: data for the detection demos."""
+"""Scenes of several objects, made on the spot: data for the detection and segmentation demos."""
 
 from __future__ import annotations
 
@@ -167,3 +167,31 @@ def _annotation(
         found["keypoints"] = [v for a, b in one.keypoints for v in (round(a, 2), round(b, 2), 2)]
         found["num_keypoints"] = len(one.keypoints)
     return found
+
+
+def write_masks(root: Path, *, train: int, val: int, side: int = 128, seed: int = 0) -> None:
+    """Write scenes as ``images/<split>/*.png``, ``masks/<split>/*.png`` and ``classes.txt``.
+
+    A mask holds the number of the class at each pixel, 0 for the background.
+
+    Args:
+        root: Folder to fill.
+        train: Training pictures.
+        val: Validation pictures.
+        side: Width and height of a picture in pixels.
+        seed: Seed of everything.
+    """
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+    for split, count in (("train", train), ("val", val)):
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        for i in range(1, count + 1):
+            picture, objects, masks = draw_scene(rng, side, kites=False)
+            labels = np.zeros((side, side), np.uint8)
+            for one, mask in zip(objects, masks, strict=True):
+                labels[mask > 0] = 1 + CLASSES.index(one.label)
+            name = f"{i:06d}.png"
+            picture.save(root / "images" / split / name, compress_level=1)
+            Image.fromarray(labels).save(root / "masks" / split / name)

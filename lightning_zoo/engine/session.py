@@ -25,6 +25,9 @@ from lightning_zoo.recipe.build import build
 
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
+# What CocoDataModule can be asked for.
+COCO_TARGETS = ("boxes", "masks", "keypoints")
+
 # Lines of Lightning's that say nothing a person can act on here.
 NOISE = (
     ".*does not have many workers.*",  # workers are the recipe's choice
@@ -145,8 +148,8 @@ def join(task: Any, data: Any) -> None:
             f"the data has {found} an image; use --model.multilabel {str(data.multilabel).lower()}"
         )
     needs, target = getattr(task, "needs", None), getattr(data, "target", None)
-    if needs != target and (target is None or needs != "boxes"):
-        if needs is None or target is None:
+    if needs != target and not (needs == "boxes" and target in COCO_TARGETS):
+        if needs not in COCO_TARGETS or target not in COCO_TARGETS:
             raise ZooError(f"{type(task).__name__} cannot learn from {type(data).__name__}")
         raise ZooError(
             f"data.target is {target!r} and the model needs {needs}; use --data.target {needs}"
@@ -157,6 +160,22 @@ def join(task: Any, data: Any) -> None:
             f"{len(task.skeleton)}; name the same skeleton in both"
         )
     task.class_names = data.class_names
+
+
+def unfit_for_cpu(recipe: Recipe, accelerator: str, processes: int) -> dict[str, str]:
+    """Return the trainer's arguments that a CPU cannot heed, and a sentence on each to be said."""
+    if accelerator != "cpu":
+        return {}
+    trainer, found = recipe.config["trainer"], {}
+    if str(trainer.get("precision")).startswith("16-"):
+        found["precision"] = f"trainer.precision {trainer['precision']} is for GPUs: float32 here"
+    if trainer.get("sync_batchnorm"):
+        found["sync_batchnorm"] = (
+            "trainer.sync_batchnorm is for GPUs: each process normalises over its own batch"
+            if processes > 1
+            else "trainer.sync_batchnorm has nothing to join in one process"
+        )
+    return found
 
 
 def build_trainer(
@@ -177,6 +196,8 @@ def build_trainer(
     }
     args |= recipe.config["trainer"]
     args["accelerator"] = accelerator
+    for name in unfit_for_cpu(recipe, accelerator, plan.devices):
+        del args[name]
     return Trainer(
         **args,
         devices=devices,

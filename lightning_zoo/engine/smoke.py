@@ -35,7 +35,8 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     module = getattr(importlib.import_module(data.module), data.name)
     module.write_fake(folder, classes=CLASSES, images=IMAGES, size=SIDE + 16)
     entry = get_entry(recipe.model)
-    side = max(SIDE, entry.min_train_size)
+    # the third dimension costs enough
+    side = max(SIDE // 2 if entry.task == "video" else SIDE, entry.min_train_size)
     changes: list[tuple[str, Any]] = [
         ("data.root", str(folder)),
         ("model.num_classes", None),
@@ -47,13 +48,19 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         ("run.checkpoint_steps", None),  # at the end alone: VGG writes a gigabyte each time
         ("run.pictures", 4),
     ]
-    sizes = {
+    sizes: dict[str, Any] = {
         "train_crop": side,
         "eval_resize": side + side // 8,
         "eval_crop": side,
         "workers": 0,
         "labels_csv": None,
     }
+    if entry.task == "segmentation":
+        sizes["train_resize"] = [side, 2 * side]
+    if entry.task == "video":
+        frame = [side + side // 8, side + side // 2]  # height and width
+        sizes |= {"train_resize": frame, "eval_resize": frame}
+        sizes |= {"train_clips": 1, "eval_clips": 2, "index_workers": 0}
     changes += [(f"data.{k}", v) for k, v in sizes.items() if k in data.parameters]
     task = signature(recipe.config["model"]["class_path"])
     if "pretrained_backbone" in task.parameters:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightning_zoo import tasks as lightning_zoo_tasks
 from lightning_zoo.batch import plan_batches
 from lightning_zoo.engine.session import plan_for
 from lightning_zoo.engine.smoke import shrink
@@ -21,7 +23,8 @@ NAMES = [path.stem for path in FILES]
 # those that train a model of the registry from nothing, against published figures
 FULL = [path.stem for path in FILES if path.parent.name in tasks()]
 ARITHMETIC = re.compile(
-    r"^batch: .*# (\d+) images a step = (\d+) devices? x (\d+) images? x (\d+) batch(?:es)?$", re.M
+    r"^batch: .*# (\d+) (?:image|clip)s a step = (\d+) devices? x (\d+) (?:image|clip)s? x (\d+) batch(?:es)?$",
+    re.M,
 )
 # what the header says of weights that the reference scripts did not make
 PLAIN_WORDS = {
@@ -111,8 +114,15 @@ def test_reference_is_the_registrys(name: str) -> None:
     if pre is None:  # the network resizes and normalises by itself
         assert recipe.path.parent.name == "detection"
         return
-    assert recipe.get("data.eval_resize") == pre.resize
+    sizes = recipe.get("data.eval_resize")
+    assert (tuple(sizes) if isinstance(sizes, list) else sizes) == pre.resize
     assert recipe.get("data.eval_crop") == pre.crop
+    for fact in ("clip_frames", "frame_rate"):
+        assert recipe.get(f"data.{fact}") == getattr(pre, fact)
+    task = getattr(lightning_zoo_tasks, recipe.config["model"]["class_path"])
+    for fact in ("mean", "std"):
+        usual = inspect.signature(task).parameters[fact].default
+        assert tuple(recipe.get(f"model.{fact}", usual)) == getattr(pre, fact)
 
 
 @pytest.mark.parametrize("name", NAMES)

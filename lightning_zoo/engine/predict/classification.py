@@ -18,10 +18,10 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one image.
+    """What a classifier says of one image or video.
 
     Attributes:
-        file: The image.
+        file: The image or video.
         label: Name of the most probable class.
         score: Its probability.
         top: The most probable classes with their probabilities, best first.
@@ -42,6 +42,19 @@ class Prediction:
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
+
+
+def make_prediction(
+    file: Path, row: Sequence[float], class_names: Sequence[str], *, multilabel: bool = False
+) -> Prediction:
+    """Return what the probabilities ``row`` of all classes say of a file."""
+    sure = sum(p > 0.5 for p in row) if multilabel else 1
+    order = sorted(range(len(row)), key=lambda i: -row[i])[: max(TOP, sure)]
+    top = tuple((class_names[i], round(row[i], 6)) for i in order)
+    labels = None
+    if multilabel:
+        labels = tuple(n for n, p in zip(class_names, row, strict=True) if p > 0.5)
+    return Prediction(str(file), top[0][0], top[0][1], top, labels)
 
 
 @dataclass
@@ -66,16 +79,10 @@ class Classifier:
         """Return a prediction for each pair of file and decoded image, uint8 ``(H, W, 3)``."""
         batch = torch.stack([self.transform(image, None) for _, image in images])
         rows = self.probabilities(batch).tolist()
-        return [self._prediction(file, row) for (file, _), row in zip(images, rows, strict=True)]
-
-    def _prediction(self, file: Path, row: list[float]) -> Prediction:
-        sure = sum(p > 0.5 for p in row) if self.multilabel else 1
-        order = sorted(range(len(row)), key=lambda i: -row[i])[: max(TOP, sure)]
-        top = tuple((self.class_names[i], round(row[i], 6)) for i in order)
-        labels = None
-        if self.multilabel:
-            labels = tuple(n for n, p in zip(self.class_names, row, strict=True) if p > 0.5)
-        return Prediction(str(file), top[0][0], top[0][1], top, labels)
+        return [
+            make_prediction(file, row, self.class_names, multilabel=self.multilabel)
+            for (file, _), row in zip(images, rows, strict=True)
+        ]
 
     def tile(self, image: Any, result: Prediction) -> Tile:
         """Return the image with its most probable classes below."""
@@ -83,8 +90,9 @@ class Classifier:
         scores = [score for _, score in result.top]
         return classification_tile(image, scores, names, multilabel=self.multilabel)
 
-    def picture(self, image: Any, result: Prediction) -> None:
-        """Return None: the tile says all."""
+    def pictures(self, image: Any, result: Prediction) -> dict[str, Any]:
+        """Return none: the tile says all."""
+        return {}
 
 
 def published_classifier(entry: ModelEntry, weights: str) -> Classifier:
@@ -94,6 +102,8 @@ def published_classifier(entry: ModelEntry, weights: str) -> Classifier:
     model = entry.load_builder()(weights=weights).eval()
     pre = facts.preprocessing
     assert pre is not None
+    assert isinstance(pre.resize, int)
+    assert pre.crop is not None
     mean = torch.tensor(pre.mean).view(1, 3, 1, 1)
     std = torch.tensor(pre.std).view(1, 3, 1, 1)
 

@@ -130,17 +130,17 @@ class Detector:
             skeleton=self.skeleton, score_threshold=self.threshold, width=TILE,
         )  # fmt: skip
 
-    def picture(self, image: Any, result: Detections) -> Image.Image | None:
-        """Return the image with its objects in its own size, None where that is small."""
+    def pictures(self, image: Any, result: Detections) -> dict[str, Image.Image]:
+        """Return the image with its objects in its own size, none where that is small."""
         if max(image.shape[:2]) < TILE:
-            return None
+            return {}
         raw = result.raw
         drawn = draw_objects(
             image, raw["boxes"], raw["labels"], self.class_names,
             scores=raw["scores"], masks=raw.get("masks"), keypoints=_with_scores(raw),
             skeleton=self.skeleton,
         )  # fmt: skip
-        return Image.fromarray(drawn)
+        return {"": Image.fromarray(drawn)}
 
 
 def _with_scores(raw: Found) -> Tensor | None:
