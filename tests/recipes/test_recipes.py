@@ -23,7 +23,8 @@ NAMES = [path.stem for path in FILES]
 # those that train a model of the registry from nothing, against published figures
 FULL = [path.stem for path in FILES if path.parent.name in tasks()]
 ARITHMETIC = re.compile(
-    r"^batch: .*# (\d+) (?:image|clip)s a step = (\d+) devices? x (\d+) (?:image|clip)s? x (\d+) batch(?:es)?$",
+    r"^batch: .*# (\d+) (?:image|clip)s a step = (\d+) devices? x (\d+) (?:image|clip)s? x "
+    r"(\d+) batch(?:es)?$",
     re.M,
 )
 # what the header says of weights that the reference scripts did not make

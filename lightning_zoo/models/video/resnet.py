@@ -189,7 +189,7 @@ class VideoResNet(nn.Module):
             raise unknown("conv", conv, CONVOLUTIONS)
         if len(widths) != len(layers) or not layers:
             raise ZooError(f"layers is {list(layers)} and widths {list(widths)}; expected as many")
-        # 0.9 of the time on a CPU; the 1-D convolutions over the frames would take 1.5 times as long
+        # on a CPU 0.9 of the time; the 1-D convolutions over frames would take 1.5 times as long
         self.is_quick_with_channels_last = conv != "2plus1d"
         in_channels = widths[0]
         self.stem = nn.Sequential(*_stem(conv, in_channels))
