@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from videos import cut_file, moving, write_audio, write_video
 
-from lightning_zoo.datamodules import video_index
+from lightning_zoo.datamodules import video_index, video_probing
 from lightning_zoo.datamodules.files import FileNames
 from lightning_zoo.datamodules.video_index import VideoIndex, build_index
 from lightning_zoo.transforms.video_decode import VideoError, probe, resample
@@ -77,7 +77,7 @@ def looked_at(monkeypatch):
         files.append(os.path.basename(path))
         return probe(path)
 
-    monkeypatch.setattr(video_index, "probe", noted)
+    monkeypatch.setattr(video_probing, "probe", noted)
     return files
 
 
@@ -117,7 +117,7 @@ def test_all_kinds(copies, looked_at, capsys):
 
 
 def test_processes_find_the_same(copies, monkeypatch):
-    monkeypatch.setattr(video_index, "VIDEOS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(video_probing, "VIDEOS_WORTH_A_PROCESS", 1)
     names = names_in(copies)
     assert_right(build_index(copies, names, workers=2), copies, names)
 
@@ -228,7 +228,7 @@ def test_damaged_journal(copies, looked_at):
 
 SLOW = """
     import sys, time
-    from lightning_zoo.datamodules import video_index
+    from lightning_zoo.datamodules import video_index, video_probing
     from lightning_zoo.transforms.video_decode import probe
 
     root, log, seconds, *names = sys.argv[1:]
@@ -239,7 +239,7 @@ SLOW = """
         time.sleep(float(seconds))
         return probe(path)
 
-    video_index.probe = slow
+    video_probing.probe = slow
     index = video_index.build_index(root, names)
     print(len(index), sum(index.counts.tolist()), len(index.errors))
 """
@@ -358,20 +358,20 @@ def test_full_disk(copies, monkeypatch, capsys):
 
 FAKE_HELPER = """
     import os, sys
-    from lightning_zoo.datamodules.video_index import _examine
+    from lightning_zoo.datamodules.video_probing import examine
     import json
 
     for line in sys.stdin:
         if "turned" in line:
             os.abort()
-        answer = json.dumps(_examine(*json.loads(line))) if line.strip() else ""
+        answer = json.dumps(examine(*json.loads(line))) if line.strip() else ""
         print(answer, flush=True)
 """
 
 
 def test_video_that_crashes_the_decoder(copies, monkeypatch):
-    monkeypatch.setattr(video_index, "VIDEOS_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(video_index, "HELPER", ["-c", textwrap.dedent(FAKE_HELPER)])
+    monkeypatch.setattr(video_probing, "VIDEOS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(video_probing, "HELPER", ["-c", textwrap.dedent(FAKE_HELPER)])
     names = names_in(copies)
     index = build_index(copies, names, workers=2)
     assert index.errors == {
@@ -383,14 +383,14 @@ def test_video_that_crashes_the_decoder(copies, monkeypatch):
 
 
 def test_helpers_that_do_not_start(copies, monkeypatch):
-    monkeypatch.setattr(video_index, "VIDEOS_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(video_index, "HELPER", ["-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(video_probing, "VIDEOS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(video_probing, "HELPER", ["-c", "raise SystemExit(3)"])
     with pytest.raises(RuntimeError, match="cannot import lightning_zoo from"):
         build_index(copies, names_in(copies), workers=2)
 
 
 def test_progress(copies, monkeypatch, capsys):
-    monkeypatch.setattr(video_index, "SECONDS_BEFORE_LINES", 0.0)
+    monkeypatch.setattr(video_probing, "SECONDS_BEFORE_LINES", 0.0)
     names = names_in(copies)
     build_index(copies, names[:4], progress=False)
     assert capsys.readouterr().out == ""
@@ -401,7 +401,7 @@ def test_progress(copies, monkeypatch, capsys):
 
 
 def test_progress_on_a_terminal(copies, monkeypatch, capsys):
-    monkeypatch.setattr(video_index, "SECONDS_BEFORE_BAR", 0.0)
+    monkeypatch.setattr(video_probing, "SECONDS_BEFORE_BAR", 0.0)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     build_index(copies, names_in(copies))
     assert "frame times of videos" in capsys.readouterr().out
@@ -447,9 +447,9 @@ def test_positions_outside():
 
 def test_stopped_by_hand(copies, monkeypatch):
     """Ctrl-C ends the helpers, and what they found until then is not lost."""
-    monkeypatch.setattr(video_index, "VIDEOS_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(video_probing, "VIDEOS_WORTH_A_PROCESS", 1)
     started = []
-    start_one = video_index._Helper._start
+    start_one = video_probing._Helper._start
 
     def noted():
         started.append(start_one())
@@ -459,7 +459,7 @@ def test_stopped_by_hand(copies, monkeypatch):
         note(self, record)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video_index._Helper, "_start", staticmethod(noted))
+    monkeypatch.setattr(video_probing._Helper, "_start", staticmethod(noted))
     with monkeypatch.context() as patch:
         patch.setattr(video_index._Store, "_note", interrupted)
         with pytest.raises(KeyboardInterrupt):
