@@ -253,6 +253,7 @@ def _bar(total: int) -> Any:
 
 
 def say(text: str) -> None:
+    """Print a line at once."""
     print(text, flush=True)  # noqa: T201  hours may pass without a word otherwise
 
 
