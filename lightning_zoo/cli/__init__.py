@@ -20,7 +20,7 @@ VERBS = {
     "fit": "train what a recipe says",
     "validate": "measure a run or published weights on the validation split",
     "test": "the same on the test split",
-    "predict": "classify photos, or find objects in them",
+    "predict": "use a model on photos or videos",
     "demo": "data made on the spot, training and pictures in a minute or two",
     "recipes": "list, show, copy and check recipes",
     "models": "list and show the models",

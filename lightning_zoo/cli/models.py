@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lightning_zoo.batch import counted
 from lightning_zoo.cli import new_parser
 from lightning_zoo.models.registry import ModelEntry, Preprocessing, get_entry, registry, tasks
 
@@ -80,7 +81,8 @@ def describe(entry: ModelEntry) -> str:
     lines = [
         f"{entry.name} ({entry.task})",
         f"  parameters  {entry.num_params:,}",
-        f"  images      {entry.min_size} pixels a side at least",
+        f"  {'clips ' if entry.task == 'video' else 'images'}      "
+        f"{counted(entry.min_size, 'pixel')} a side at least",
         f"  paper       {entry.paper}",
     ]
     if entry.recipe:

@@ -82,7 +82,9 @@ def _show(options: Any) -> int:
     reference = recipe.config.get("reference") or {}
     known = {k: reference[k] for k in ("devices", "per_device") if k in reference}
     plan = plan_batches(batch["size"], batch["per_device"], 1)
-    print(f"\n# {path}\n# on one device: {plan.explain(known if len(known) == 2 else None)}")
+    unit = "clip" if recipe.task == "video" else "image"
+    arithmetic = plan.explain(known if len(known) == 2 else None, unit=unit)
+    print(f"\n# {path}\n# on one device: {arithmetic}")
     return 0
 
 

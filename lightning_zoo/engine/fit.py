@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import platform
@@ -48,6 +49,8 @@ from lightning_zoo.runs import (
 # The first process tells those that it starts which folder is theirs.
 RUN_VARIABLE = "LIGHTNING_ZOO_RUN"
 CHECKPOINT_STEPS = 1000
+# With another value of one of these, a recipe's reference figures say nothing about the run.
+WHAT_IS_MEASURED = ("model.class_path", "model.model", "model.num_classes", "data.class_path")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def fit(
     """
     hush(debug)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    chosen = chosen.with_overrides(as_pairs(overrides)).check()
+    chosen = _own(chosen, chosen.with_overrides(as_pairs(overrides)).check())
     for name in loggers or ():
         if name not in LOGGERS:
             raise unknown("--logger", name, LOGGERS)
@@ -146,6 +149,7 @@ def _fit(
     seed = config.get("seed_everything", 0)
     task.configure(length, batch_size=plan.size, lr_scale=plan.lr_scale, seed=seed)
 
+    data.make_sampler(data.datasets["train"], plan)  # refuses too few samples, before a run begins
     first = getattr(rank_zero_only, "rank", 0) == 0
     run = _share(lambda: _open(run_before, recipe, config, out))
     data.configure(plan, seed=seed, ledger=run.ledger)
@@ -198,6 +202,14 @@ def _fit(
     return _conclude(
         run, data, trainer.is_global_zero, inputs="VIDEOS" if task.unit == "clip" else "PHOTOS"
     )
+
+
+def _own(recipe: Recipe, changed: Recipe) -> Recipe:
+    """Return the changed recipe, without a reference that was measured on other data or classes."""
+    if all(changed.get(key) == recipe.get(key) for key in WHAT_IS_MEASURED):
+        return changed
+    config = {name: part for name, part in changed.config.items() if name != "reference"}
+    return dataclasses.replace(changed, config=config)
 
 
 def _open(run: Run | None, recipe: Recipe, config: dict[str, Any], out: Path) -> Run:
@@ -283,15 +295,22 @@ def _introduce(
     """Say what is about to happen, in a few lines."""
     say = print
     params = sum(p.numel() for p in task.model.parameters())
+    names = data.class_names
+    classes = len(names) if task.counts_background else len(real_classes(names))
     say(
         f"recipe   {recipe.name}: {recipe.model}, {params / 1e6:.1f} M parameters, "
-        f"{counted(len(real_classes(data.class_names)), 'class', 'es')}, "
+        f"{counted(classes, 'class', 'es')}, "
         f"{counted(data.num_train_samples, f'training {task.unit}')}"
     )
     reference = config.get("reference") or {}
     known = {k: reference[k] for k in ("devices", "per_device") if k in reference}
     say(f"batch    {plan.explain(known if len(known) == 2 else None, unit=task.unit)}")
     say(f"length   {counted(length.epochs, 'epoch')} x {counted(length.steps_per_epoch, 'step')}")
+    if plan.size >= 2 * data.num_train_samples:
+        say(
+            f"note     a step takes every {task.unit} {plan.size / data.num_train_samples:.1f} "
+            f"times; --batch.size {plan.per_device} makes more steps of an epoch"
+        )
     for sentence in unfit.values():
         say(f"CPU      {sentence}")
     if report := getattr(task.model, "load_report", None):

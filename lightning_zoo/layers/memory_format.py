@@ -11,7 +11,7 @@ def channels_last_on_cpu(images: Tensor) -> Tensor:
     half the time of torch's usual order, forward; backward the plain ones of many channels take up
     to 1.6 times as long.
     """
-    if images.device.type != "cpu":
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if images.device.type != "cpu" or images.ndim not in orders:
         return images
-    order = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
-    return images.contiguous(memory_format=order)
+    return images.contiguous(memory_format=orders[images.ndim])

@@ -610,5 +610,6 @@ def _receive(url: str, file: Any, name: str, timeout: float, show: bool) -> str:
 def _not_downloaded(url: str, path: Path, reason: str) -> ZooError:
     return ZooError(
         f"could not download {path.name} from {url}: {reason}. Try again, or put the file into "
-        f"{path.parent} by hand (set TORCH_HOME for another cache), or pass its path as weights="
+        f"{path.parent} by hand (set TORCH_HOME for another cache), or pass its path as "
+        "weights=, or do without: weights=None, pretrained_backbone=False"
     )

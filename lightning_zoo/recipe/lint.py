@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_zoo.errors import ZooError, nearest
+from lightning_zoo.errors import ZooError, nearest, unknown
 from lightning_zoo.models.registry import list_models
-from lightning_zoo.recipe.schema import Parameter, Signature, accepts, describe, signature
+from lightning_zoo.recipe.schema import (
+    Parameter,
+    Signature,
+    accepts,
+    describe,
+    our_classes,
+    signature,
+)
 
 KeyPath = tuple[str | int, ...]
 
@@ -20,6 +27,12 @@ SECTIONS = ("seed_everything", "model", "data", "batch", "trainer", "run", "refe
 REQUIRED = ("model", "data", "batch", "trainer")
 BATCH_KEYS = {"size": int, "per_device": int}
 RUN_KEYS = {"loggers": list, "checkpoint_steps": (int, type(None)), "pictures": int}
+# Where the classes of a section stand, and how they are called.
+KINDS: dict[KeyPath, tuple[str, str]] = {
+    ("model",): ("tasks", "Task"),
+    ("data",): ("datamodules", "DataModule"),
+}
+BASES = ("Task", "ZooDataModule", "SegmentationDataModule")
 LOGGERS = ("csv", "wandb", "tensorboard")
 REFERENCE_KEYS = {
     "devices": int,
@@ -107,11 +120,28 @@ def _node(node: dict[str, Any], path: KeyPath, *, deferred: bool) -> Iterator[Pr
         yield Problem((*path, "init_args"), f"{_dotted(path)}.init_args is no mapping")
         return
     try:
+        if path in KINDS:
+            _check_kind(class_path, *KINDS[path])
         found = signature(class_path)
     except ZooError as error:
         yield Problem((*path, "class_path"), str(error))
         return
     yield from _arguments(args, found, (*path, "init_args"), deferred=deferred)
+
+
+def _check_kind(class_path: str, folder: str, ending: str) -> None:
+    """Refuse a class of ours of another kind.
+
+    Raises:
+        ZooError: If it is one; the text names the nearest of the kind.
+    """
+    known = [
+        name
+        for name, file in our_classes().items()
+        if file.parent.name == folder and name.endswith(ending) and name not in BASES
+    ]
+    if "." not in class_path and class_path not in known:
+        raise unknown("class", class_path, known)
 
 
 def _arguments(

@@ -243,6 +243,12 @@ def describe(annotation: ast.expr | None) -> str:
             return f"{describe(inner)} or null"
         case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=items)):
             return " or ".join(dict.fromkeys(describe(item) for item in items))
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=items)) if (
+            len({ast.unparse(item) for item in items}) == 1
+        ):
+            kind = describe(items[0]).removeprefix("a ")
+            example = ", ".join(str(128 + 43 * i) for i in range(len(items)))
+            return f"{len(items)} {kind}s, written like [{example}]"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     text = ast.unparse(annotation)
     return words.get(text, text)

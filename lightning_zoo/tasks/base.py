@@ -52,6 +52,8 @@ class Task(LightningModule):
     headline: tuple[str, ...] = ()
     # What a batch counts.
     unit: str = "image"
+    # Whether the background is a class like the others.
+    counts_background = False
     channels_last_format: torch.memory_format = torch.channels_last
     mean: Tensor
     scale: Tensor

@@ -52,6 +52,7 @@ class SegmentationTask(Task):
     monitor = ("val/miou", "max")
     # What the data has to hold: the data module's ``target``.
     needs = "segmentation"
+    counts_background = True
 
     def __init__(
         self,
@@ -88,8 +89,14 @@ class SegmentationTask(Task):
                 f"class_weights has {len(class_weights)} weights; expected one for each of the "
                 f"{num_classes} classes"
             )
-        if dice_weight < 0:
-            raise ZooError(f"dice_weight is {dice_weight}; expected 0 or more")
+        for name, value in (
+            ("aux_weight", aux_weight),
+            ("dice_weight", dice_weight),
+            ("backbone_lr_factor", backbone_lr_factor),
+            ("aux_lr_factor", aux_lr_factor),
+        ):
+            if value < 0:
+                raise ZooError(f"{name} is {value}; expected 0 or more")
         args = dict(model_args or {})
         args["pretrained_backbone"] = pretrained_backbone and weights is None
         if aux_loss:

@@ -185,7 +185,11 @@ MISTAKES = {
     "--model.model resnet18": "resnet18 is a classification model; expected one for segmentation",
     "--model.aux_weigth 1": "aux_weigth",
     "--data.root nowhere": "no data in 'nowhere' (data.root); expected this layout",
-    "--data.classes [a,b]": "",
+    "--data.train_resize 128": "data.train_resize is 128; expected 2 whole numbers, written like",
+    "--data.class_path CocoIndex": "unknown class 'CocoIndex'",
+    "--data.class_path VideoFolderDataModule": "data.eval_resize",
+    "--model.aux_weight -1": "aux_weight is -1; expected 0 or more",
+    "--batch.size 12": "fewer than one step of 12 images and drop_last leaves none",
 }
 
 
@@ -197,6 +201,38 @@ def test_mistakes(
     command = ["fit", "--recipe", str(recipe), "--out", str(tmp_path / "runs"), *option.split()]
     assert main(command) == 2
     assert MISTAKES[option] in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists(), "a run was begun"
+
+
+def test_a_step_of_more_images_than_there_are(
+    tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path, scenes, run={"pictures": 0}, trainer={"max_epochs": 1})
+    options = ["--batch.size", "22", "--data.drop_last", "false", "--out", str(tmp_path / "runs")]
+    assert main(["fit", "--recipe", str(recipe), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "a step takes every image 2.0 times; --batch.size 2 makes more steps" in printed
+
+
+def test_a_reference_is_not_held_against_other_data(tmp_path: Path, scenes: Path) -> None:
+    small = {"data.root": str(scenes), "data.eval_resize": None, "trainer.max_epochs": 1}
+    same = lz.fit("demo_segmentation", small, out=tmp_path)
+    other = lz.fit(
+        "demo_segmentation",
+        {**small, "model.model": "fcn", "run.pictures": 0},
+        out=tmp_path,
+    )
+    assert lz.validate(same.run).expected == {"val/miou": 88.0}
+    assert lz.validate(other.run).expected == {}
+
+
+def test_one_file_may_be_named_alone(tmp_path: Path, scenes: Path) -> None:
+    recipe = write_recipe(tmp_path, scenes, run={"pictures": 0}, trainer={"max_epochs": 1})
+    run = lz.fit(recipe, out=tmp_path / "runs").run
+    photo = scenes / "images" / "val" / "000001.png"
+    for name in (photo, str(photo)):
+        (found,) = lz.predict(run, name)
+        assert found.file == str(photo)
 
 
 def test_a_task_and_data_that_do_not_fit(

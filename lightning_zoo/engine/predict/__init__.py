@@ -49,7 +49,7 @@ GRID = 24
 
 def predict(
     what: str | Path,
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
     weights: str = "DEFAULT",
@@ -62,7 +62,7 @@ def predict(
 
     Args:
         what: A run (folder, ``last``, a recipe's name), a checkpoint, or a model's name.
-        inputs: Files and folders, which are searched in depth.
+        inputs: Files and folders, which are searched in depth; one of them may stand alone.
         out: Folder for ``predictions.json``, ``grid.png`` and one picture a file, of segmentation
             also ``<name>_mask.png`` with the label of each pixel; None for none.
         weights: With a model's name: which of its published weights, or a file.
@@ -83,6 +83,8 @@ def predict(
     if not 0 <= threshold <= 1:
         raise ZooError(f"--threshold is {threshold}; expected a score from 0 to 1")
     source = find_source(what, Path(runs))
+    # a text alone would be taken for a sequence of letters, and "/" for a folder
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     files = find_files(inputs, source.takes, user=source.model)
     predictor = load_predictor(source, weights, threshold)
     read = predictor.read if source.task == "video" else read_image
