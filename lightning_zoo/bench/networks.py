@@ -40,15 +40,17 @@ def torch_threads(threads: int | None) -> Iterator[int]:
 
 
 def interleaved(sides: dict[str, Work], repeats: int) -> dict[str, float]:
-    """Return the least seconds of each function; they take turns."""
+    """Return the least seconds of each function; they take turns, another first in each round."""
     best = dict.fromkeys(sides, float("inf"))
     for function in sides.values():
         function()
+    order = list(sides)
     for _ in range(repeats):
-        for side, function in sides.items():
+        for side in order:
             start = time.perf_counter()
-            function()
+            sides[side]()
             best[side] = min(best[side], time.perf_counter() - start)
+        order = [*order[1:], order[0]]
     return best
 
 

@@ -1,4 +1,4 @@
-"""Segmentation networks against torchvision's: one image of 520 x 520, two of 480 x 480 to train.
+"""Segmentation networks against torchvision's: one image of 520 x 520, two of 320 x 320 to train.
 
 All have their auxiliary head, where there is one: it is computed in evaluation too.
 """
@@ -34,7 +34,7 @@ SUBJECT = Subject(
     task="segmentation",
     build_args=lambda name: {} if name.startswith("lraspp") else {"aux_loss": True},
     evaluation=(1, 3, 520, 520),
-    training=(2, 3, 480, 480),
+    training=(2, 3, 320, 320),
     loss=loss,
     memory_format=torch.channels_last,
 )

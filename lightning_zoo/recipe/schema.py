@@ -247,8 +247,8 @@ def describe(annotation: ast.expr | None) -> str:
             len({ast.unparse(item) for item in items}) == 1
         ):
             kind = describe(items[0]).removeprefix("a ")
-            example = ", ".join(str(128 + 43 * i) for i in range(len(items)))
-            return f"{len(items)} {kind}s, written like [{example}]"
+            letters = ", ".join("ABCDEFGH"[: len(items)])
+            return f"{len(items)} {kind}s, [{letters}]"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     text = ast.unparse(annotation)
     return words.get(text, text)

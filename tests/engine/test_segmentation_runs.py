@@ -185,7 +185,7 @@ MISTAKES = {
     "--model.model resnet18": "resnet18 is a classification model; expected one for segmentation",
     "--model.aux_weigth 1": "aux_weigth",
     "--data.root nowhere": "no data in 'nowhere' (data.root); expected this layout",
-    "--data.train_resize 128": "data.train_resize is 128; expected 2 whole numbers, written like",
+    "--data.train_resize 128": "data.train_resize is 128; expected 2 whole numbers, [A, B]",
     "--data.class_path CocoIndex": "unknown class 'CocoIndex'",
     "--data.class_path VideoFolderDataModule": "data.eval_resize",
     "--model.aux_weight -1": "aux_weight is -1; expected 0 or more",

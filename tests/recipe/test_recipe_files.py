@@ -104,7 +104,7 @@ def test_good_recipe(good: Recipe) -> None:
         pytest.param(
             "scale: [0.5, 1.0]",
             "scale: [0.5]",
-            "mine.yaml:20: data.scale is [0.5]; expected tuple[float, float]",
+            "mine.yaml:20: data.scale is [0.5]; expected 2 numbers, [A, B]",
             id="wrong length",
         ),
         pytest.param(
