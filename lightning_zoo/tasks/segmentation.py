@@ -50,6 +50,7 @@ class SegmentationTask(Task):
     """
 
     monitor = ("val/miou", "max")
+    headline = ("miou", "pixel_acc")
     # What the data has to hold: the data module's ``target``.
     needs = "segmentation"
     counts_background = True
