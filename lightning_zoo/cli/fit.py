@@ -37,12 +37,14 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         if name not in LOGGERS:
             raise unknown("--logger", name, LOGGERS)
     check_devices(options.devices)
-    recipe = overrides.check_early(load_recipe(options.recipe), pairs)
+    recipe = load_recipe(options.recipe)
+    overrides.check_early(recipe, pairs)
 
     from lightning_zoo.engine import fit
 
     fit(
         recipe,
+        pairs,
         smoke=options.smoke,
         resume=options.resume,
         devices=options.devices,
