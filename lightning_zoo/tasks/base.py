@@ -145,6 +145,30 @@ class Task(LightningModule):
         x = (images.float() - self.mean.view(per_channel)) * self.scale.view(per_channel)
         return x.contiguous(memory_format=self.memory_format)
 
+    def evaluate(self, batch: Any) -> None:
+        """Count one batch of validation or test."""
+        raise NotImplementedError
+
+    def log_results(self, split: str) -> None:
+        """Log what was counted under ``<split>/``, and start anew."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Count one batch."""
+        self.evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of validation."""
+        self.log_results("val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Count one batch."""
+        self.evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same figures as validation, under ``test/``."""
+        self.log_results("test")
+
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks to evaluate, raw and averaged, by their metrics' prefix."""
         if self.ema is None:

@@ -136,7 +136,8 @@ class ClassificationTask(Task):
             return F.binary_cross_entropy_with_logits(logits, target)
         return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
-    def _evaluate(self, batch: Batch) -> None:
+    def evaluate(self, batch: Batch) -> None:
+        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
         x, target = self.prepare(batch["image"]), batch["label"]
         for prefix, network in self.networks().items():
             logits = network(x).float()
@@ -150,7 +151,8 @@ class ClassificationTask(Task):
                 )
                 self.val_loss.update(loss, len(x))
 
-    def _log_results(self, split: str) -> None:
+    def log_results(self, split: str) -> None:
+        """Log ``loss``, ``acc@1`` and ``acc@5`` of a split; averaged weights add ``ema_...``."""
         results = {f"{split}/loss": self.val_loss.compute()}
         self.val_loss.reset()
         for prefix in self.networks():
@@ -161,22 +163,6 @@ class ClassificationTask(Task):
             metric.reset()
         # the metrics are already summed over ranks
         self.log_dict({k: v.float() for k, v in results.items()}, rank_zero_only=False)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss``, ``val/acc@1``, ``val/acc@5``; averaged weights add ``val/ema_...``."""
-        self._log_results("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same metrics as validation, under ``test/``."""
-        self._log_results("test")
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Any]:
         """Return ``id`` and the probabilities ``(N, num_classes)`` of one batch."""

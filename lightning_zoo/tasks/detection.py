@@ -126,7 +126,8 @@ class DetectionTask(Task):
             "--model.optimizer.lr, or go on from the last checkpoint with --resume auto"
         )
 
-    def _evaluate(self, batch: Batch) -> None:
+    def evaluate(self, batch: Batch) -> None:
+        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
         images, targets = batch["image"], batch["target"]
         for prefix, network in self.networks().items():
             losses, found = network(images, targets, with_losses=True)
@@ -134,7 +135,8 @@ class DetectionTask(Task):
             if not prefix:
                 self.val_losses.update(losses, len(images))
 
-    def _log_results(self, split: str) -> None:
+    def log_results(self, split: str) -> None:
+        """Log ``loss``, each of its terms, and COCO's figures (``box_map`` ...) of a split."""
         losses = self.val_losses.compute()
         self.val_losses.reset()
         results = {f"{split}/{name}": value for name, value in losses.items()}
@@ -148,22 +150,6 @@ class DetectionTask(Task):
             metric.reset()
         # everything is already summed over ranks
         self.log_dict({k: torch.tensor(v) for k, v in results.items()}, rank_zero_only=False)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss``, each of its terms, and COCO's figures (``val/box_map`` ...)."""
-        self._log_results("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same figures as validation, under ``test/``."""
-        self._log_results("test")
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Any]:
         """Return ``id`` and the ``detections`` of one batch, on the CPU."""

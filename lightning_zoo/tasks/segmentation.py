@@ -162,7 +162,8 @@ class SegmentationTask(Task):
             loss = loss + self.dice_weight * dice_loss(logits, target)
         return loss
 
-    def _evaluate(self, batch: Batch) -> None:
+    def evaluate(self, batch: Batch) -> None:
+        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
         for rows in same_size(batch["image"]):
             x = self.prepare(torch.stack([batch["image"][i] for i in rows]))
             masks = torch.stack([batch["mask"][i] for i in rows])
@@ -174,7 +175,8 @@ class SegmentationTask(Task):
                     for one, truth in zip(logits, masks.long(), strict=True):
                         self.val_loss.update(self.loss(one[None], truth[None]), 1)
 
-    def _log_results(self, split: str) -> None:
+    def log_results(self, split: str) -> None:
+        """Log ``loss``, ``miou`` and ``pixel_acc`` of a split, the last two in per cent."""
         results = {f"{split}/loss": self.val_loss.compute()}
         self.val_loss.reset()
         for prefix in self.networks():
@@ -187,27 +189,9 @@ class SegmentationTask(Task):
         # the counts are already summed over ranks
         self.log_dict({k: v.float() for k, v in results.items()}, rank_zero_only=False)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss``, ``val/miou`` and ``val/pixel_acc``, in per cent."""
-        self._log_results("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same metrics as validation, under ``test/``."""
-        self._log_results("test")
-
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Any]:
         """Return ``id`` and ``segmentation``: a map of labels, uint8 ``(H, W)``, for each image."""
-        maps = [
-            self(image[None]).argmax(dim=1)[0].to(torch.uint8).cpu() for image in batch["image"]
-        ]
+        maps = [best_class(self(image[None]))[0].to(torch.uint8).cpu() for image in batch["image"]]
         return {"id": batch["id"], "segmentation": maps}
 
 

@@ -97,7 +97,8 @@ class VideoTask(Task):
         self.record_loss(loss, len(logits))
         return loss
 
-    def _evaluate(self, batch: Batch) -> None:
+    def evaluate(self, batch: Batch) -> None:
+        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
         x, labels = self.prepare(batch["video"]), batch["label"]
         for prefix, network in self.networks().items():
             logits = network(x).float()
@@ -106,7 +107,8 @@ class VideoTask(Task):
             if not prefix:
                 self.val_loss.update(F.cross_entropy(logits, labels), len(x))
 
-    def _log_results(self, split: str) -> None:
+    def log_results(self, split: str) -> None:
+        """Log ``loss``, ``clip_acc@1`` of clips and ``acc@1`` of videos of a split; @5 too."""
         results = {f"{split}/loss": self.val_loss.compute()}
         self.val_loss.reset()
         for prefix in self.networks():
@@ -116,22 +118,6 @@ class VideoTask(Task):
             metric.reset()
         # the metrics are already joined over ranks
         self.log_dict({k: v.float() for k, v in results.items()}, rank_zero_only=False)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch; nothing is exchanged between ranks before the epoch's end."""
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss``, ``val/clip_acc@1`` of clips and ``val/acc@1`` of videos; @5 too."""
-        self._log_results("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same metrics as validation, under ``test/``."""
-        self._log_results("test")
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Any]:
         """Return ``id``, ``clip`` and the probabilities ``(N, num_classes)``, a row a clip."""
