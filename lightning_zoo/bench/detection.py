@@ -18,15 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_zoo.bench.networks import (
-    both_sides,
-    has_torchvision,
-    interleaved,
-    published,
-    row,
-    torch_threads,
-)
+from lightning_zoo.bench.networks import both_sides, has_torchvision, published, row
 from lightning_zoo.models.registry import get_entry
+from lightning_zoo.timing import interleaved, torch_threads
 
 INFERENCE_GOAL, TRAINING_GOAL, MEMORY_GOAL = 0.9, 0.7, 0.85
 SIZE = (800, 1066)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_zoo.models.registry import get_entry, registry
+from lightning_zoo.timing import Work, interleaved, torch_threads
 
-Work = Callable[[], None]
 GOAL = 1.0
 
 
@@ -26,32 +24,6 @@ def published(task: str) -> list[str]:
 def has_torchvision() -> bool:
     """Whether there is something to compare with."""
     return importlib.util.find_spec("torchvision") is not None
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int | None) -> Iterator[int]:
-    """Let torch have so many threads, None for as many as it has, and say how many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield threads or before
-    finally:
-        torch.set_num_threads(before)
-
-
-def interleaved(sides: dict[str, Work], repeats: int) -> dict[str, float]:
-    """Return the least seconds of each function; they take turns, another first in each round."""
-    best = dict.fromkeys(sides, float("inf"))
-    for function in sides.values():
-        function()
-    order = list(sides)
-    for _ in range(repeats):
-        for side in order:
-            start = time.perf_counter()
-            sides[side]()
-            best[side] = min(best[side], time.perf_counter() - start)
-        order = [*order[1:], order[0]]
-    return best
 
 
 def both_sides(
