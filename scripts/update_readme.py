@@ -65,17 +65,19 @@ def link(name: str) -> str:
 TASK_HEADS = {
     "classification": "Image classification, figures on ImageNet",
     "detection": "Detection, instance segmentation and keypoints, figures on COCO",
+    "quantization": "INT8 image classification, figures on ImageNet (`quantize=True`)",
     "segmentation": "Semantic segmentation, figures on the VOC classes of COCO",
     "video": "Video classification, figures on Kinetics-400",
 }
 METRICS = {
     "classification": {"acc@1": "acc@1", "acc@5": "acc@5"},
     "detection": {"box_map": "box AP", "mask_map": "mask AP", "kp_map": "keypoint AP"},
+    "quantization": {"acc@1": "acc@1", "acc@5": "acc@5"},
     "segmentation": {"miou": "mean IoU", "pixel_acc": "pixel accuracy"},
     "video": {"clip_acc@1": "clip acc@1", "clip_acc@5": "clip acc@5",
               "acc@1": "video acc@1", "acc@5": "video acc@5"},
 }  # fmt: skip
-DIGITS = {"classification": 3, "detection": 1, "segmentation": 1, "video": 2}
+DIGITS = {"classification": 3, "detection": 1, "quantization": 3, "segmentation": 1, "video": 2}
 
 
 def models_table() -> str:
@@ -86,7 +88,11 @@ def models_table() -> str:
         for entry in registry().values():
             rows += model_rows(entry) if entry.task == task else []
         head = ["model", "parameters", *METRICS[task].values(), "recipe", "weights"]
-        drawn = table(head, rows, right=range(1, 2 + len(METRICS[task])))
+        right = [*range(1, 2 + len(METRICS[task]))]
+        if task == "quantization":
+            head[-2:-2] = ["MiB", "engine"]
+            right.append(len(head) - 4)
+        drawn = table(head, rows, right=right)
         tables.append(f"### {TASK_HEADS[task]}\n\n{drawn}")
     return "\n\n".join(tables)
 
@@ -99,11 +105,13 @@ def model_rows(entry: ModelEntry) -> list[list[str]]:
     digits = DIGITS[entry.task]
     rows = []
     for name, weights in entry.weights.items():
+        engine = [figure(weights.file_size_mib, 1), weights.backend] if weights.backend else []
         rows.append(
             [
-                f"`{entry.name}`",
+                f"`{entry.full_name}`",
                 f"{entry.num_params / 1e6:.1f} M",
                 *(figure(weights.metrics.get(m), digits) for m in METRICS[entry.task]),
+                *engine,
                 recipe_link if name == stated else "-",
                 f"[{name}]({weights.url})",
             ]
@@ -111,7 +119,7 @@ def model_rows(entry: ModelEntry) -> list[list[str]]:
     if not rows:
         size = f"{entry.num_params / 1e6:.1f} M"
         none = ["-"] * len(METRICS[entry.task])
-        rows.append([f"`{entry.name}`", size, *none, recipe_link, "-"])
+        rows.append([f"`{entry.full_name}`", size, *none, recipe_link, "-"])
     return rows
 
 

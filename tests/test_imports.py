@@ -69,6 +69,15 @@ def test_plain_parts_import_torch_alone(path: Path) -> None:
             assert known or numpy, f"{path} imports {name}"
 
 
+def test_deprecated_quantization_is_imported_in_one_file() -> None:
+    root = PACKAGE.parent
+    files = [*PACKAGE.rglob("*.py"), *(root / "scripts").glob("*.py")]
+    # importing the latter defines the operations of programs that torch.export wrote
+    used = {(module_name(p), n) for p in files for n in imports(p) if n.startswith("torch.ao")}
+    others = {(user, n) for user, n in used if n != "torch.ao.quantization.fx._decomposed"}
+    assert {user for user, _ in others} == {"lightning_zoo.models.quantization.eager"}
+
+
 def test_plain_parts_work_without_lightning() -> None:
     names = ", ".join(sorted(module_name(path) for path in FILES))
     loaded = loaded_after(f"import {names}")

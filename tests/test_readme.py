@@ -37,7 +37,7 @@ def test_every_model_and_recipe_stands_there() -> None:
     files = [weights for entry in registry().values() for weights in entry.weights.values()]
     assert models.count("\n| `") >= len(registry()) >= 37
     for entry in registry().values():
-        assert f"| `{entry.name}` |" in models
+        assert f"| `{entry.full_name}` |" in models
         assert entry.recipe is None or f"[{entry.recipe}](recipes/" in models
     assert all(f"({weights.url})" in models for weights in files)
     recipes = text.split("<!-- recipes:begin -->")[1].split("<!-- recipes:end -->")[0]

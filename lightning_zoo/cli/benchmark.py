@@ -18,9 +18,11 @@ SUBJECTS = {
     "segmentation": "segmentation against torchvision's (half an hour)",
     "video": "networks of clips against torchvision's (minutes)",
     "detection": "detectors against torchvision's (half an hour; Linux)",
+    "quantization": "INT8 zoo against torchvision's and fp32 (half an hour)",
+    "int8": "INT8 classifiers by engine against fp32 (minutes; needs the extra int8)",
     "coco_index": "memory of 4 workers on COCO's size (minutes, 8 GB; Linux)",
 }
-BY_NAME_ALONE = ("segmentation", "video", "detection", "coco_index")
+BY_NAME_ALONE = ("segmentation", "video", "detection", "quantization", "coco_index")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -30,9 +32,13 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser = new_parser(
         "benchmark",
         f"Measure, as ratios within one run, and print one JSON line a figure:\n{rows}",
+        usage="python -m lightning_zoo benchmark [SUBJECT ...] [options]",
     )
     parser.add_argument(
-        "subjects", nargs="*", metavar="SUBJECT", help="which; without one, all but the last four"
+        "subjects",
+        nargs="*",
+        metavar="SUBJECT",
+        help=f"which; without one, all but the last {len(BY_NAME_ALONE)}",
     )
     parser.add_argument("--root", metavar="DIR", help="photos for the loaders (made on the spot)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (5)")
@@ -75,6 +81,16 @@ def _rows(name: str, options: Any) -> Iterator[dict[str, Any]]:
 
         names = options.models.split(",") if options.models else None
         yield from video_benchmark(options.repeats, names=names)
+    elif name == "quantization":
+        from lightning_zoo.bench.quantization import quantization_benchmark
+
+        names = options.models.split(",") if options.models else None
+        yield from quantization_benchmark(options.repeats, names=names)
+    elif name == "int8":
+        from lightning_zoo.bench.int8 import int8_benchmark
+
+        names = options.models.split(",") if options.models else None
+        yield from int8_benchmark(options.repeats, names=names)
     elif name == "segmentation_loader":
         from lightning_zoo.bench.segmentation_loader import segmentation_loader_benchmark
 

@@ -26,12 +26,12 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         entry = get_entry(options.name)
         print(json.dumps(as_json(entry), indent=1) if options.json else describe(entry))
         return 0
-    found = [e for (t, n), e in registry().items()
-             if options.task in (None, t) and options.filter in n]  # fmt: skip
+    found = [e for (t, _), e in registry().items()
+             if options.task in (None, t) and options.filter in e.full_name]  # fmt: skip
     if options.json:
         print(json.dumps([as_json(e) for e in found]))
         return 0
-    width = max((len(e.name) for e in found), default=4)
+    width = max((len(e.full_name) for e in found), default=4)
     for task in dict.fromkeys(e.task for e in found):
         rows = [e for e in found if e.task == task]
         metrics = list(
@@ -44,9 +44,8 @@ def run(args: Sequence[str], *, debug: bool) -> int:
             cells = {k: f"{best[k]:.2f}" if k in best else "-" for k in metrics}
             figures = "  ".join(f"{cell:>{max(8, len(k))}}" for k, cell in cells.items())
             names = ", ".join(e.weights) or "none published"
-            print(
-                f"{e.name:<{width}}  {e.task:<14}  {e.num_params / 1e6:6.1f} M  {figures}  {names}"
-            )
+            size = f"{e.num_params / 1e6:6.1f} M"
+            print(f"{e.full_name:<{width}}  {e.task:<14}  {size}  {figures}  {names}")
     if not found:
         print(
             f"no model has {options.filter!r} in its name; see: python -m lightning_zoo models ls"
@@ -79,7 +78,7 @@ def steps(pre: Preprocessing) -> str:
 def describe(entry: ModelEntry) -> str:
     """Return a model's facts as a page."""
     lines = [
-        f"{entry.name} ({entry.task})",
+        f"{entry.full_name} ({entry.task})",
         f"  parameters  {entry.num_params:,}",
         f"  {'clips ' if entry.task == 'video' else 'images'}      "
         f"{counted(entry.min_size, 'pixel')} a side at least",
@@ -91,6 +90,8 @@ def describe(entry: ModelEntry) -> str:
         )
     space = "models" if entry.task == "classification" else f"models.{entry.task}"
     arguments = "pretrained=True" if entry.pretrained else ""
+    if entry.task == "quantization":
+        arguments += ", quantize=True"
     lines.append(
         f"  in Python   from lightning_zoo import models; {space}.{entry.name}({arguments})"
     )
@@ -100,6 +101,8 @@ def describe(entry: ModelEntry) -> str:
         facts = [f"{k} {v}" for k, v in w.metrics.items()]
         if w.preprocessing is not None:
             facts.append(steps(w.preprocessing))
+        if w.backend is not None:
+            facts.append(f"engine {w.backend}")
         size = "size unknown" if w.file_size_mib is None else f"{w.file_size_mib} MiB"
         lines += [
             f"  weights     {name}" + (f" ({', '.join(marks)})" if marks else ""),

@@ -10,8 +10,6 @@ from lightning_zoo.errors import ZooError
 from lightning_zoo.models.registry import list_models
 from lightning_zoo.runs import find_run
 
-TASKS = ("classification", "detection", "segmentation", "video")
-
 
 def run(args: Sequence[str], *, debug: bool) -> int:
     """Use a model on photos or videos."""
@@ -38,7 +36,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of runs (runs)")
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON")
     options = parser.parse_args(list(args))
-    models = [name for task in TASKS for name in list_models(task)]
+    models = list_models()
     if options.what not in models and Path(options.what).suffix != ".ckpt":
         find_run(options.what, Path(options.runs), models)
 

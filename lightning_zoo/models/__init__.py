@@ -40,5 +40,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    names = {*__all__, "classification", "detection", "segmentation", "video"}
+    names = {*__all__, "classification", "detection", "quantization", "segmentation", "video"}
     return sorted(names | {name for task, name in registry() if task == "classification"})

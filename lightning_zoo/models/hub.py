@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -56,7 +57,8 @@ class LoadReport:
         reshaped: Those of them whose shape the loader adapted to the file's.
         new: Names of the model's tensors that start anew: the head of another ``num_classes``.
         dropped: Names of the file's tensors that the model has no place for: an auxiliary head.
-        filled: Counters of batch norms that the file is too old to have; they start at 0.
+        filled: Counters of batch norms (and ranges that are fixed) that the file is too old to
+            have; they have their first values.
     """
 
     model: str
@@ -103,6 +105,11 @@ def structure_only() -> Iterator[None]:
         _STRUCTURE_ONLY.reset(token)
 
 
+def is_structure_only() -> bool:
+    """Whether constructors leave the values out, see :func:`structure_only`."""
+    return _STRUCTURE_ONLY.get()
+
+
 # ---------------------------------------------------------------------------------------------
 # The constructor that users call
 
@@ -135,6 +142,7 @@ def register_model(
     rename: Callable[[str], str] | None = None,
     finish: Callable[[Any, Weights], None] | None = None,
     pretrained_args: Mapping[str, Any] | None = None,
+    weights_of: str | None = None,
 ) -> Callable[[Callable[..., M]], Constructor[M]]: ...
 def register_model(
     builder: Callable[..., Any] | None = None,
@@ -143,6 +151,7 @@ def register_model(
     rename: Callable[[str], str] | None = None,
     finish: Callable[[Any, Weights], None] | None = None,
     pretrained_args: Mapping[str, Any] | None = None,
+    weights_of: str | None = None,
 ) -> Any:
     """Make a builder the constructor of a model: add ``pretrained``, ``progress`` and ``weights``.
 
@@ -162,10 +171,16 @@ def register_model(
         rename: Today's name of a tensor from its name in the file (the same where nothing changed).
         finish: Called with the model and the published weights once they are loaded.
         pretrained_args: Defaults of builder arguments where published weights are loaded.
+        weights_of: Task whose model of the same name has the published weights; None for the
+            builder's own row.
     """
     if builder is None:
         return functools.partial(
-            register_model, rename=rename, finish=finish, pretrained_args=pretrained_args
+            register_model,
+            rename=rename,
+            finish=finish,
+            pretrained_args=pretrained_args,
+            weights_of=weights_of,
         )
     options = _options(builder)
     set_here = [n for n in ("progress", "trained") if options.pop(n, None) is not None]
@@ -184,19 +199,19 @@ def register_model(
                 guess = nearest(key, options)
                 hint = f"did you mean {guess}?" if guess else f"it takes {', '.join(options)}"
                 raise UnknownArgumentError(f"{name}() has no argument {key!r}; {hint}")
-        published, path = _source(name, _find_entry(builder), pretrained, weights)
+        published, path = weights_source(name, find_entry(builder, weights_of), pretrained, weights)
         ours = {"progress": progress, "trained": published is not None or path is not None}
         kwargs.update({n: ours[n] for n in set_here})
         if published is not None:
             kwargs = {**published.build_args, **(pretrained_args or {}), **kwargs}
             model, layout = _build_published(builder, options, kwargs, published)
-            if _STRUCTURE_ONLY.get():
+            if is_structure_only():
                 if finish is not None:
                     finish(model, published)
                 return model
             path = path or fetch(published, progress=progress)
             state = read_state_dict(path, rename, cached=path.parent == checkpoint_dir())
-        elif path is not None and not _STRUCTURE_ONLY.get():
+        elif path is not None and not is_structure_only():
             state = read_state_dict(path, rename)
             model = builder(**kwargs)
             layout = _local_layout(builder, options, kwargs, model, state, path)
@@ -252,13 +267,18 @@ def _options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return options if rest is None else {**options, rest.name: rest}
 
 
-def _find_entry(builder: Callable[..., Any]) -> ModelEntry | None:
-    """Return the row of the registry that points to a builder, None where there is none."""
+def find_entry(builder: Callable[..., Any], task: str | None = None) -> ModelEntry | None:
+    """Return the row of the registry that points to a builder, None where there is none.
+
+    With a task: the row of its model of the same name.
+    """
+    if task is not None:
+        return registry().get((task, builder.__name__))
     address = f"{builder.__module__}:{builder.__name__}"
     return next((entry for entry in registry().values() if entry.builder == address), None)
 
 
-def _source(
+def weights_source(
     name: str, entry: ModelEntry | None, pretrained: bool, weights: str | Path | None
 ) -> tuple[Weights | None, Path | None]:
     """Return the published weights that are meant and the local file, each None where it is not."""
@@ -289,7 +309,7 @@ def _source(
     else:
         path = Path(weights).expanduser()
         asked = next((w for w in known.values() if w.file_name == path.name), None)
-        if not path.is_file() and not _STRUCTURE_ONLY.get():
+        if not path.is_file() and not is_structure_only():
             is_name = isinstance(weights, str) and Path(weights).name == weights
             if is_name and not path.suffix and entry is not None:
                 entry.get_weights(str(weights))  # raises, and says which names there are
@@ -309,8 +329,17 @@ def _source(
 
 
 def shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
-    """Return the shape of every tensor of a state dict by name, None for what is no tensor."""
-    return {n: tuple(v.shape) if isinstance(v, Tensor) else None for n, v in state.items()}
+    """Return the shape of every tensor of a state dict by name, None for what is no tensor.
+
+    Of a quantized layer's pair of weight and bias it is the weight's.
+    """
+    firsts = {n: v[0] if isinstance(v, tuple) else v for n, v in state.items()}
+    return {n: tuple(v.shape) if isinstance(v, Tensor) else None for n, v in firsts.items()}
+
+
+def is_int8(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict is of one of ``models.quantization``'s INT8 networks."""
+    return any(name.startswith("quant.") for name in state)
 
 
 def _meta_layout(builder: Callable[..., Any], kwargs: Mapping[str, Any]) -> Layout:
@@ -405,13 +434,13 @@ def load_state_dict(
         if tensor in found and found[tensor] == layout[tensor]:
             del state[tensor]
         elif not tensor.endswith("num_batches_tracked"):
-            raise _misfit(name, source, found, layout)
+            raise misfit(name, source, found, layout)
     copied = list(state)
     state.update((tensor, own[tensor]) for tensor in new)
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise _misfit(name, source, found, layout, error) from None
+    except (RuntimeError, KeyError) as error:  # the latter: a quantized layer's
+        raise misfit(name, source, found, layout, error) from None
     after = shapes(model.state_dict())
     return LoadReport(
         model=name,
@@ -424,10 +453,15 @@ def load_state_dict(
     )
 
 
-def _misfit(
+def misfit(
     name: str, source: Path, found: Layout, want: Layout, error: Exception | None = None
 ) -> ZooError:
     """Return the error for a file that does not fit: the first few tensors of each kind."""
+    if is_int8(found) and not is_int8(want):
+        return ZooError(
+            f"{source.name} holds INT8 weights; load it with "
+            f"models.quantization.{name}(weights=..., quantize=True)"
+        )
     missing = [n for n in want if n not in found]
     counters = [n for n in missing if n.endswith("num_batches_tracked")]
     if len(counters) < len(missing):  # torch fills in the counters that old files lack
@@ -463,7 +497,10 @@ def read_state_dict(
     """
     remedy = "delete it, and it is downloaded again" if cached else "replace it"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch of its own reader of quantized tensors: github.com/pytorch/ao/issues/2259
+            warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "GLOBAL" in reason or "global" in reason:

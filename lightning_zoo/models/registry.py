@@ -60,6 +60,7 @@ class Weights:
         sha256_prefix: First hex digits of the file's SHA-256, where the name tells them.
         build_args: Constructor arguments that the file's layout needs (an auxiliary head, say).
         notes: What loading has to mind.
+        backend: Engine that an INT8 file was made for; None for float weights.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Weights:
     sha256_prefix: str | None = None
     build_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    backend: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -116,6 +118,12 @@ class ModelEntry:
     recipe: str | None
     paper: str
 
+    @property
+    def full_name(self) -> str:
+        """Name that is this model's alone: ``quantization/resnet50`` beside the classifier's."""
+        is_shared = self.task != "classification" and ("classification", self.name) in registry()
+        return f"{self.task}/{self.name}" if is_shared else self.name
+
     def load_builder(self) -> Callable[..., Any]:
         """Import and return the constructor (this imports torch)."""
         module, function = self.builder.split(":")
@@ -133,10 +141,10 @@ class ModelEntry:
                 if self.recipe
                 else "train it, or pass a file of your own as weights="
             )
-            raise ZooError(f"no published weights for {self.name}; {remedy}")
+            raise ZooError(f"no published weights for {self.full_name}; {remedy}")
         name = self.default if name in (None, "DEFAULT") else name
         if name not in self.weights:
-            raise unknown(f"weights of {self.name}", str(name), self.weights)
+            raise unknown(f"weights of {self.full_name}", str(name), self.weights)
         return self.weights[name]
 
 
@@ -188,10 +196,15 @@ def tasks() -> list[str]:
 
 
 def list_models(task: str | None = None, *, contains: str = "") -> list[str]:
-    """Return the names of the models, of one task or of all, that have ``contains`` in them."""
+    """Return the names of the models, of one task or of all, that have ``contains`` in them.
+
+    Of all tasks, each name is one model's alone: see :attr:`ModelEntry.full_name`.
+    """
     if task is not None and task not in tasks():
         raise unknown("task", task, tasks())
-    return [n for t, n in registry() if (task is None or t == task) and contains in n]
+    entries = [entry for entry in registry().values() if task in (None, entry.task)]
+    names = [entry.full_name if task is None else entry.name for entry in entries]
+    return [name for name in names if contains in name]
 
 
 def get_entry(name: str, task: str | None = None) -> ModelEntry:

@@ -222,7 +222,7 @@ def test_models_listing_is_the_registry(answers: dict[str, Answer]) -> None:
         first = [line.split()[0] for line in answers[command].out.splitlines()]
         assert first[0] == "model"
         names = [name for name in first if name != "model"]  # the head of each task's table
-        assert names == [name for _, name in registry() if part in name]
+        assert names == [e.full_name for e in registry().values() if part in e.full_name]
     assert json.loads(answers["models show vgg16 --json"].out) in listed
     assert "138,357,544" in answers["models show vgg16"].out
 

@@ -75,13 +75,15 @@ def test_row_is_complete(entry: ModelEntry) -> None:
 @pytest.mark.parametrize(("entry", "weights"), WEIGHTS, ids=entry_id)
 def test_weights(entry: ModelEntry, weights: models.registry.Weights) -> None:
     assert weights.url.startswith("https://download.pytorch.org/models/")
-    prefix = re.search(r"-([0-9a-f]{8,64})\.pth$", weights.file_name)
+    before = "[-_]" if entry.task == "quantization" else "-"
+    prefix = re.search(rf"{before}([0-9a-f]{{8,64}})\.pth$", weights.file_name)
     assert prefix is not None
     assert weights.sha256_prefix == prefix[1]
     assert len(weights.class_names) == weights.num_classes
     assert weights.metrics or "NaN" in weights.notes[0]
     assert all(0 < value < 100 for value in weights.metrics.values())
-    if entry.task == "classification":
+    assert (weights.backend is not None) == (entry.task == "quantization")
+    if entry.task in ("classification", "quantization"):
         assert weights.metrics.get("acc@1", 0) <= weights.metrics.get("acc@5", 0)
         assert weights.preprocessing is not None
         assert weights.preprocessing.crop <= weights.preprocessing.resize
@@ -147,5 +149,12 @@ def test_unknown_names() -> None:
 def test_listing() -> None:
     assert models.list_models("classification", contains="vgg16") == ["vgg16", "vgg16_bn"]
     assert models.get_entry("classification/resnet50") is models.get_entry("resnet50")
+    assert models.get_entry("quantization/resnet50").full_name == "quantization/resnet50"
+    assert models.get_entry("quantization/resnet50") is not models.get_entry("resnet50")
+    assert models.get_weights("quantization/resnet50").backend == "fbgemm"
+    assert models.list_models("quantization", contains="resnet") == ["resnet18", "resnet50"]
+    everything = models.list_models()
+    assert len(everything) == len(set(everything)) == len(ENTRIES)
+    assert all(models.get_entry(name).full_name == name for name in everything)
     assert "resnet50" in dir(models)
     assert "resnet50" in dir(models.classification)

@@ -41,7 +41,7 @@ __all__ = ["TASKS", "DetectedObject", "Detections", "Prediction", "Segmentation"
            "predict"]  # fmt: skip
 
 # Tasks whose published models can be used here.
-TASKS = ("classification", "detection", "segmentation", "video")
+TASKS = ("classification", "detection", "quantization", "segmentation", "video")
 # What a model can be given: the files' extensions, and what one of them is called.
 KINDS = {"images": (EXTENSIONS, "an image"), "videos": (VIDEO_EXTENSIONS, "a video")}
 GRID = 24
@@ -137,7 +137,7 @@ def find_source(what: str | Path, runs: Path) -> Source:
     Raises:
         ZooError: If there is no such thing, or no checkpoint in it.
     """
-    models = [name for task in TASKS for name in list_models(task)]
+    models = list_models()
     if str(what) in models:
         entry = get_entry(str(what))
         return Source(entry.name, entry.task, entry=entry)
@@ -160,6 +160,7 @@ def load_predictor(source: Source, weights: str, threshold: float) -> Any:
             return published_detector(entry, weights, threshold)
         makers: dict[str, Callable[[ModelEntry, str], Any]] = {
             "classification": published_classifier,
+            "quantization": published_classifier,
             "segmentation": published_segmenter,
             "video": published_video_classifier,
         }

@@ -96,10 +96,14 @@ class Classifier:
 
 
 def published_classifier(entry: ModelEntry, weights: str) -> Classifier:
-    """Return a classifier of the zoo with its published weights, or those of a file."""
+    """Return a classifier of the zoo with its published weights, or those of a file.
+
+    Of the quantized zoo these are INT8.
+    """
     # a local file has no facts of its own: those of the model's published weights hold
     facts = entry.get_weights(weights if weights in entry.weights else None)
-    model = entry.load_builder()(weights=weights).eval()
+    quantize = {"quantize": True} if entry.task == "quantization" else {}
+    model = entry.load_builder()(weights=weights, **quantize).eval()
     pre = facts.preprocessing
     assert pre is not None
     assert isinstance(pre.resize, int)

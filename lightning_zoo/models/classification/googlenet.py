@@ -173,7 +173,14 @@ class GoogLeNet(nn.Module):
 
         In training with auxiliary heads: :class:`GoogLeNetOutputs`.
         """
-        x = imagenet_to_half_range(images) if self.transform_input else images
+        return self.of_input(self.to_input(images))
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """Return normalised images as the published weights need them."""
+        return imagenet_to_half_range(images) if self.transform_input else images
+
+    def of_input(self, x: Tensor) -> Tensor | GoogLeNetOutputs:
+        """Return what :meth:`forward` returns, of what :meth:`to_input` returned."""
         x = self.maxpool1(self.conv1(x))  # (N, 64, 56, 56) for images of 224x224
         x = self.maxpool2(self.conv3(self.conv2(x)))  # (N, 192, 28, 28)
         x = self.maxpool3(self.inception3b(self.inception3a(x)))  # (N, 480, 14, 14)

@@ -186,15 +186,19 @@ class InceptionE(nn.Module):
     def branches(self, x: Tensor) -> list[Tensor]:
         """Return what :meth:`forward` concatenates."""
         branch3x3 = self.branch3x3_1(x)
-        branch3x3 = torch.cat([self.branch3x3_2a(branch3x3), self.branch3x3_2b(branch3x3)], 1)
+        branch3x3 = self.join(1, [self.branch3x3_2a(branch3x3), self.branch3x3_2b(branch3x3)])
         dbl = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        dbl = torch.cat([self.branch3x3dbl_3a(dbl), self.branch3x3dbl_3b(dbl)], 1)
+        dbl = self.join(2, [self.branch3x3dbl_3a(dbl), self.branch3x3dbl_3b(dbl)])
         branch_pool = self.branch_pool(F.avg_pool2d(x, 3, stride=1, padding=1))
         return [self.branch1x1(x), branch3x3, dbl, branch_pool]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(N, 2048, H, W)``."""
-        return torch.cat(self.branches(x), 1)
+        return self.join(3, self.branches(x))
+
+    def join(self, i: int, tensors: list[Tensor]) -> Tensor:
+        """Concatenate the channels of two forks (1 and 2) or of all branches (3)."""
+        return torch.cat(tensors, 1)
 
 
 class InceptionAux(nn.Module):
@@ -305,7 +309,14 @@ class Inception3(nn.Module):
 
         In training with an auxiliary head: :class:`InceptionOutputs`.
         """
-        x = imagenet_to_half_range(images) if self.transform_input else images
+        return self.of_input(self.to_input(images))
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """Return normalised images as the published weights need them."""
+        return imagenet_to_half_range(images) if self.transform_input else images
+
+    def of_input(self, x: Tensor) -> Tensor | InceptionOutputs:
+        """Return what :meth:`forward` returns, of what :meth:`to_input` returned."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (N, 64, 147, 147)
         x = self.maxpool1(x)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))  # (N, 192, 71, 71)
