@@ -109,6 +109,8 @@ class ImageFolderDataModule(ZooDataModule):
         flip: Chance that a training image is mirrored.
         repeated_augmentation: Draws of each training image in a row of the order.
         albumentations: albumentations transforms in place of crop, flip and auto-augment.
+        train_views: What training images go through: ``random`` is all of the above, ``eval`` the
+            transform of evaluation, as INT8 calibration wants it.
         workers: Processes of each loader, at most one a core; 0 loads in the main process.
         on_error: At a broken file, refuse to go on, or skip it and name it in the ledger.
         drop_last: Drop the incomplete last step of an epoch.
@@ -141,6 +143,7 @@ ROOT/
         flip: float = 0.5,
         repeated_augmentation: int = 1,
         albumentations: list[Any] | None = None,
+        train_views: Literal["random", "eval"] = "random",
         workers: int = 4,
         on_error: Literal["refuse", "skip"] = "refuse",
         drop_last: bool = False,
@@ -159,6 +162,7 @@ ROOT/
         self.folders: dict[Split, str | None] = {"train": train, "val": val, "test": test}
         self.labels_csv = labels_csv
         self.random_erasing = random_erasing
+        self.train_views = train_views
         self.eval_transform = EvalTransform(eval_resize, eval_crop)
         self.train_transform: TrainTransform | AlbumentationsTransform
         if albumentations is not None:
@@ -203,14 +207,14 @@ ROOT/
             return None
         find = self._from_table if self.multilabel else self._from_folders
         names, labels = find(split)
-        train = split == "train"
+        random = split == "train" and self.train_views == "random"
         return ImageDataset(
             split,
             self.root,
             names,
             labels,
-            self.train_transform if train else self.eval_transform,
-            erasing=self.random_erasing if train else 0.0,
+            self.train_transform if random else self.eval_transform,
+            erasing=self.random_erasing if random else 0.0,
         )
 
     @staticmethod

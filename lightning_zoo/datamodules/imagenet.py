@@ -35,6 +35,8 @@ class ImageNetDataModule(ImageFolderDataModule):
         flip: Chance that a training image is mirrored.
         repeated_augmentation: Draws of each training image in a row of the order.
         albumentations: albumentations transforms in place of crop, flip and auto-augment.
+        train_views: What training images go through: ``random`` is all of the above, ``eval`` the
+            transform of evaluation, as INT8 calibration wants it.
         workers: Processes of each loader, at most one a core; 0 loads in the main process.
         on_error: At a broken file, refuse to go on, or skip it and name it in the ledger.
         drop_last: Drop the incomplete last step of an epoch.
@@ -64,6 +66,7 @@ ROOT/
         flip: float = 0.5,
         repeated_augmentation: int = 1,
         albumentations: list[Any] | None = None,
+        train_views: Literal["random", "eval"] = "random",
         workers: int = 4,
         on_error: Literal["refuse", "skip"] = "refuse",
         drop_last: bool = False,
@@ -81,6 +84,7 @@ ROOT/
             flip=flip,
             repeated_augmentation=repeated_augmentation,
             albumentations=albumentations,
+            train_views=train_views,
             workers=workers,
             on_error=on_error,
             drop_last=drop_last,

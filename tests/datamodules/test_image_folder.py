@@ -19,6 +19,7 @@ from lightning_zoo.datamodules import ImageFolderDataModule, ImageNetDataModule,
 from lightning_zoo.datamodules.image_folder import write_fake_image
 from lightning_zoo.datamodules.samplers import SampleKey
 from lightning_zoo.errors import ZooError
+from lightning_zoo.transforms.decode import read_image
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("LIGHTNING_ZOO_SHARED", ROOT.parent / "shared"))
@@ -90,6 +91,23 @@ def test_pixels_do_not_depend_on_workers_and_ranks(root, policy):
     for a, b in zip(sorted(alone, key=key), sorted(two[0] + two[1], key=key), strict=True):
         assert a[0] == b[0]
         assert torch.equal(a[1], b[1])
+
+
+def test_training_images_as_evaluation_sees_them(root):
+    options = {"random_erasing": 1.0, "auto_augment": "rand", "train_views": "eval"}
+    data = module(root, **options)
+    data.setup("fit")
+    calm = {name: image for b in data.train_dataloader() for name, image in by_name(b)}
+    again = module(root, seed=2, **options)
+    again.setup("fit")
+    for name, image in (pair for b in again.train_dataloader() for pair in by_name(b)):
+        assert torch.equal(image, calm[name]), "nothing is drawn"
+        assert torch.equal(image, data.eval_transform(read_image(f"{root}/{name}")))
+    assert "erase" not in next(iter(data.train_dataloader()))
+
+
+def by_name(batch):
+    return zip(batch["id"], batch["image"], strict=True)
 
 
 def test_epochs_and_seeds_change_pixels(root):
