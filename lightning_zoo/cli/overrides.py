@@ -21,8 +21,20 @@ def parse(parser: Parser, args: Sequence[str]) -> tuple[Any, Pairs]:
     Raises:
         ZooError: If an option is neither; the text names the nearest that is.
     """
-    known, rest = parser.parse_known_args(list(args))
-    return known, pairs_of(rest, parser, known.recipe)
+    own: list[str] = []
+    keys: list[str] = []
+    tokens = list(args)
+    while tokens:  # argparse would take a key's value for an argument without a name
+        token = tokens.pop(0)
+        key, equals, _ = token.partition("=")
+        if key.startswith("--") and ("." in key or key == "--seed_everything"):
+            keys.append(token)
+            if not equals and tokens and not tokens[0].startswith("--"):
+                keys.append(tokens.pop(0))
+        else:
+            own.append(token)
+    known, rest = parser.parse_known_args(own)
+    return known, pairs_of([*rest, *keys], parser, getattr(known, "recipe", None))
 
 
 def pairs_of(tokens: Sequence[str], parser: Parser, recipe: str | None = None) -> Pairs:
@@ -52,7 +64,7 @@ def pairs_of(tokens: Sequence[str], parser: Parser, recipe: str | None = None) -
             raise ZooError(f"unknown option '--{key}'; {tail}")
         if not equals:
             i += 1
-            if i == len(tokens):
+            if i == len(tokens) or tokens[i].startswith("--"):
                 raise ZooError(f"--{key} has no value; expected --{key} VALUE")
             value = tokens[i]
         pairs.append((key, parse_scalar(value)))
