@@ -38,6 +38,7 @@ PACKAGES = (
     "pillow",
     "albumentations",
     "wandb",
+    "torchao",
 )
 
 

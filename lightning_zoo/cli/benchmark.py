@@ -19,10 +19,10 @@ SUBJECTS = {
     "video": "networks of clips against torchvision's (minutes)",
     "detection": "detectors against torchvision's (half an hour; Linux)",
     "quantization": "INT8 zoo against torchvision's and fp32 (half an hour)",
-    "int8": "INT8 classifiers by engine against fp32 (minutes; needs the extra int8)",
+    "int8": "INT8 classifiers by engine against fp32 (minutes)",
     "coco_index": "memory of 4 workers on COCO's size (minutes, 8 GB; Linux)",
 }
-BY_NAME_ALONE = ("segmentation", "video", "detection", "quantization", "coco_index")
+BY_NAME_ALONE = ("segmentation", "video", "detection", "quantization", "int8", "coco_index")
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:

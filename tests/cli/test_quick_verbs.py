@@ -93,7 +93,7 @@ TYPOS = {
     f"{FIT} --logge csv": "unknown option '--logge'; did you mean --logger?",
     "quantise": "unknown verb 'quantise'; did you mean quantize?",
     "quantize --qta x": "unknown option '--qta'; did you mean --qat?",
-    "validate --recipe resnet50 --weights x --data.root a --data.wrokers 0": "did you mean workers?",
+    "validate --recipe resnet50 --weights x --data.root a --data.wrokers 0": "mean workers?",
     "validate --recipe resnet50 --weights x --data.root --json": "--data.root has no value",
     "validate --chek": "unknown option '--chek'; did you mean --check?",
     "test --chek": "unknown option '--chek'; did you mean --check?",
