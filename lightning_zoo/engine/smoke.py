@@ -55,6 +55,10 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         "workers": 0,
         "labels_csv": None,
     }
+    if recipe.is_int8:
+        changes.append(("model.image_size", side))
+    if recipe.get("trainer.limit_train_batches") is not None:
+        changes.append(("trainer.limit_train_batches", None))
     if entry.task == "segmentation":
         sizes["train_resize"] = [side, 2 * side]
     if entry.task == "video":

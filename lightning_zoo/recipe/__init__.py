@@ -44,8 +44,16 @@ class Recipe:
 
     @property
     def task(self) -> str:
-        """Task of the network that the recipe trains: ``classification``."""
+        """Task that the recipe is for: ``classification``, or another that has models."""
+        if self.is_int8:
+            return "quantization"
         return get_entry(self.model).task
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the recipe brings a trained network to INT8."""
+        class_path = self.config.get("model", {}).get("class_path", "")
+        return str(class_path).rpartition(".")[2] == "QuantizationTask"
 
     @property
     def model(self) -> str:

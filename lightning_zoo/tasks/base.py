@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -169,7 +169,7 @@ class Task(LightningModule):
         """Log the same figures as validation, under ``test/``."""
         self.log_results("test")
 
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> Mapping[str, Callable[..., Any]]:
         """Return the networks to evaluate, raw and averaged, by their metrics' prefix."""
         if self.ema is None:
             return {"": self.model}

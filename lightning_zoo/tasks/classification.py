@@ -70,7 +70,7 @@ class ClassificationTask(Task):
         ema_warmup_epochs: int = 0,
         channels_last: bool = False,
     ) -> None:
-        check_model_task(model, "classification")
+        check_model_task(model.removeprefix("quantization/"), "classification")
         if num_classes is None:
             raise ValueError("num_classes is None and no data set was there to count the classes")
         super().__init__(
@@ -97,13 +97,14 @@ class ClassificationTask(Task):
             self.monitor = ("val/map", "max")
         # one set of metrics for the raw weights, one for the averaged ones
         self.metrics = torch.nn.ModuleDict(
-            {f"metrics_{prefix}": self._new_metric() for prefix in self.networks()}
+            {f"metrics_{prefix}": self.new_metric() for prefix in self.networks()}
         )
 
     def _metric(self, prefix: str) -> Metric:
         return cast(Metric, self.metrics[f"metrics_{prefix}"])
 
-    def _new_metric(self) -> Metric:
+    def new_metric(self) -> Metric:
+        """Return a metric that takes logits and labels: accuracies, or mean average precision."""
         if self.multilabel:
             return MultilabelAveragePrecision(num_labels=self.num_classes)
         # with five classes or fewer, every sample has its label among the five best

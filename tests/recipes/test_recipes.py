@@ -152,7 +152,8 @@ def test_batch_on_any_number_of_devices(name: str) -> None:
             plan = plan_batches(**{**batch, key: int(value)}, devices=devices)
             assert plan.devices * plan.per_device * plan.accumulate == plan.size
     assert {1, own} <= set(kept)
-    assert 2 in kept or name not in FULL
+    # calibration after training runs in one process
+    assert 2 in kept or name not in FULL or recipe.get("model.method") == "ptq"
 
 
 @pytest.mark.parametrize("name", FULL)

@@ -24,6 +24,7 @@ HEAVY = 80_000_000  # parameters: a gigabyte a checkpoint
 FIGURES = {
     "ClassificationTask": {"val/acc@1"},
     "DetectionTask": {"val/box_map", "val/box_map50", "val/box_mar100"},
+    "QuantizationTask": {"val/acc@1"},
     "KeypointTask": {"val/box_map", "val/kp_map", "val/kp_map50"},
     "SegmentationTask": {"val/miou", "val/pixel_acc"},
     "VideoTask": {"val/acc@1", "val/clip_acc@1"},
