@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from lightning_zoo.engine.evaluate import EvalResult, test, validate
     from lightning_zoo.engine.fit import FitResult, fit
     from lightning_zoo.engine.predict import Detections, Prediction, predict
+    from lightning_zoo.engine.quantize import QuantizeResult, quantize
     from lightning_zoo.errors import ZooError
     from lightning_zoo.recipe import Recipe, list_recipes, load_recipe
 
 _HOMES = {
-    "engine": "Detections EvalResult FitResult Prediction demo fit predict test validate",
+    "engine": "Detections EvalResult FitResult Prediction QuantizeResult demo fit predict quantize "
+    "test validate",
     "errors": "ZooError",
     "recipe": "Recipe list_recipes load_recipe",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "EvalResult",
     "FitResult",
     "Prediction",
+    "QuantizeResult",
     "Recipe",
     "ZooError",
     "demo",
@@ -43,6 +46,7 @@ __all__ = [
     "load_recipe",
     "models",
     "predict",
+    "quantize",
     "test",
     "validate",
 ]

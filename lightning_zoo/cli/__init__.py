@@ -21,6 +21,7 @@ VERBS = {
     "validate": "measure a run or published weights on the validation split",
     "test": "the same on the test split",
     "predict": "use a model on photos or videos",
+    "quantize": "bring a trained classifier to INT8, and measure it",
     "demo": "data made on the spot, training and pictures in a minute or two",
     "recipes": "list, show, copy and check recipes",
     "models": "list and show the models",

@@ -7,16 +7,19 @@ from lightning_zoo.engine.demo import demo
 from lightning_zoo.engine.evaluate import EvalResult, evaluate, test, validate
 from lightning_zoo.engine.fit import FitResult, fit
 from lightning_zoo.engine.predict import Detections, Prediction, predict
+from lightning_zoo.engine.quantize import QuantizeResult, quantize
 
 __all__ = [
     "Detections",
     "EvalResult",
     "FitResult",
     "Prediction",
+    "QuantizeResult",
     "demo",
     "evaluate",
     "fit",
     "predict",
+    "quantize",
     "test",
     "validate",
 ]

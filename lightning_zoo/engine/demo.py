@@ -70,7 +70,8 @@ CLASSIFICATION = Demo(
     photos=_of_each_class,
     settings=_nothing,
     figures={"val/acc@1": "accuracy"},
-    next="with your own photos in train/<class>/ and val/<class>/:\n"
+    next="to INT8 (with torchao), or with your own photos in train/<class>/ and val/<class>/:\n"
+    "  python -m lightning_zoo quantize demo_classification\n"
     "  python -m lightning_zoo fit --recipe finetune_resnet18 --data.root my_data/",
 )
 DETECTION = Demo(

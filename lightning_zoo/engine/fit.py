@@ -81,6 +81,7 @@ def fit(
     lr_rule: str = "fixed",
     out: str | Path = "runs",
     debug: bool = False,
+    advise: bool = True,
 ) -> FitResult:
     """Train what a recipe says and leave a run folder behind.
 
@@ -96,6 +97,7 @@ def fit(
             takes one forward pass a step and scales the learning rate.
         out: Folder of the run folders.
         debug: Let Lightning speak.
+        advise: Say at the end what to do next.
 
     Returns:
         The run's folder and its figures.
@@ -120,7 +122,7 @@ def fit(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
             _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
             chosen = shrink(chosen, Path(folder), devices=count).check()
-        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out))
+        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), advise)
 
 
 def _fit(
@@ -130,6 +132,7 @@ def _fit(
     loggers: Sequence[str] | None,
     lr_rule: str,
     out: Path,
+    advise: bool,
 ) -> FitResult:
     accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
     plan = plan_for(recipe, count, lr_rule)
@@ -199,9 +202,10 @@ def _fit(
             del os.environ[RUN_VARIABLE]
         for logger in made:
             _finish(logger)
-    return _conclude(
-        run, data, trainer.is_global_zero, inputs="VIDEOS" if task.unit == "clip" else "PHOTOS"
-    )
+    result = _conclude(run, data, trainer.is_global_zero)
+    if trainer.is_global_zero and advise:
+        _advise(run, recipe, "VIDEOS" if task.unit == "clip" else "PHOTOS")
+    return result
 
 
 def _own(recipe: Recipe, changed: Recipe) -> Recipe:
@@ -328,14 +332,18 @@ def _finish(logger: Any) -> None:
         logger._experiment.finish()
 
 
-def _conclude(run: Run, data: Any, first: bool, *, inputs: str) -> FitResult:
+def _advise(run: Run, recipe: Recipe, inputs: str) -> None:
+    """Say what to do next; of INT8, the table takes the place of validation."""
+    verb = "quantize" if recipe.is_int8 else "validate"
+    print(f"next: python -m lightning_zoo {verb} {run.path}")  # noqa: T201
+    print(f"      python -m lightning_zoo predict {run.path} {inputs} --out out/")  # noqa: T201
+
+
+def _conclude(run: Run, data: Any, first: bool) -> FitResult:
     state: RunState = run.state()
     skipped = tuple(entry["file"] for entry in data.read_ledger())
     if first:
-        say = print
         if skipped:
-            say(f"{counted(len(skipped), 'file')} left out, see {run.ledger}")
-        say(f"best checkpoint: {run.best}")
-        say(f"next: python -m lightning_zoo validate {run.path}")
-        say(f"      python -m lightning_zoo predict {run.path} {inputs} --out out/")
+            print(f"{counted(len(skipped), 'file')} left out, see {run.ledger}")  # noqa: T201
+        print(f"best checkpoint: {run.best}")  # noqa: T201
     return FitResult(run.path, state.results, run.best, skipped)
