@@ -125,11 +125,12 @@ def quantize(
             "see: python -m lightning_zoo models ls --task classification"
         )
     if source.recipe is not None and source.recipe.is_int8:
-        if qat or as_pairs(overrides):
+        if qat or any(not key.startswith("data.") for key, _ in as_pairs(overrides)):
             raise ZooError(f"{what} is INT8 already; name the float run that it was made from")
         assert source.checkpoint is not None
         run = Run(source.checkpoint.resolve().parent.parent)
-        return _measure_run(run, source.checkpoint, source.recipe, chosen, threads)
+        recipe = source.recipe.with_overrides(as_pairs(overrides)).check()
+        return _measure_run(run, source.checkpoint, recipe, chosen, threads)
     recipe = int8_recipe(source, qat=qat, weights=weights, images=images)
     recipe = recipe.with_overrides(as_pairs(overrides)).check()
     recipe = _fitted_to_data(recipe)

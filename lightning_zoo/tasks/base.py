@@ -153,6 +153,12 @@ class Task(LightningModule):
         """Log what was counted under ``<split>/``, and start anew."""
         raise NotImplementedError
 
+    def on_validation_start(self) -> None:
+        """Measure on every process what the first one saves: norms have seen other images there."""
+        if self.trainer.state.fn == "fit" and self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Count one batch."""
         self.evaluate(batch)

@@ -173,6 +173,7 @@ class QuantizationTask(ClassificationTask):
 
     def on_validation_start(self) -> None:
         """Keep the ranges from following images that the network is measured on."""
+        super().on_validation_start()
         if not self.is_published:
             int8.observe(self.model, False)
 

@@ -22,7 +22,7 @@ SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.
 
 
 def recipe(root: Path, **model: Any) -> Recipe:
-    args = {"model": "shufflenet_v2_x0_5", "image_size": SIDE, **model}
+    args = {"model": "resnet18", "image_size": SIDE, **model}
     config = {
         "model": {"class_path": "QuantizationTask", "init_args": args},
         "data": {
@@ -46,11 +46,31 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Trained(Run):
+    """A finished run, with the task's state at the end of each epoch."""
+
+    states: list[dict[str, torch.Tensor]]
+
+
 @pytest.fixture(scope="module")
-def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out = tmp_path_factory.mktemp("runs")
-    chosen = recipe(root, method="qat", optimizer=SGD, observer_epochs=2, norm_epochs=1)
-    return Run(lightning_zoo.fit(chosen, out=out).run)
+    states = []
+
+    def keep(task: QuantizationTask) -> None:
+        original(task)
+        states.append({name: value.clone() for name, value in task.state_dict().items()})
+
+    original = QuantizationTask.on_train_epoch_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QuantizationTask, "on_train_epoch_end", keep)
+        run = Trained(lightning_zoo.fit(aware(root), out=out).run)
+    run.states = states
+    return run
+
+
+def aware(root: Path) -> Recipe:
+    return recipe(root, method="qat", optimizer=SGD, observer_epochs=2, norm_epochs=1)
 
 
 def rows(run: Run) -> list[dict[str, str]]:
@@ -62,7 +82,7 @@ def state_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_figures_of_both(trained: Run) -> None:
+def test_figures_of_both(trained: Trained) -> None:
     found = rows(trained)
     assert len(found) == 3
     for row in found:
@@ -73,9 +93,8 @@ def test_figures_of_both(trained: Run) -> None:
     assert best["val/acc@1"] == pytest.approx(max(float(row["val/acc@1"]) for row in found))
 
 
-def test_interrupted_and_resumed(trained: Run, root: Path, tmp_path: Path) -> None:
+def test_interrupted_and_resumed(trained: Trained, root: Path, tmp_path: Path) -> None:
     """Broken off in the last epoch: norms and ranges are frozen again."""
-    chosen = recipe(root, method="qat", optimizer=SGD, observer_epochs=2, norm_epochs=1)
 
     class StoppedError(Exception):
         pass
@@ -93,8 +112,8 @@ def test_interrupted_and_resumed(trained: Run, root: Path, tmp_path: Path) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(QuantizationTask, "training_step", step)
         with pytest.raises(StoppedError):
-            lightning_zoo.fit(chosen, out=tmp_path)
-    again = Run(lightning_zoo.fit(chosen, out=tmp_path, resume="auto").run)
+            lightning_zoo.fit(aware(root), out=tmp_path)
+    again = Run(lightning_zoo.fit(aware(root), out=tmp_path, resume="auto").run)
     whole, resumed = state_of(trained.last), state_of(again.last)
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
@@ -102,20 +121,14 @@ def test_interrupted_and_resumed(trained: Run, root: Path, tmp_path: Path) -> No
     assert (trained.path / "metrics.csv").read_text() == (again.path / "metrics.csv").read_text()
 
 
-def test_what_is_frozen_stays(trained: Run, root: Path, tmp_path: Path) -> None:
+def test_what_is_frozen_stays(trained: Trained) -> None:
     """Norms from the second epoch on, ranges from the third; weights never."""
-    states = []
-    for epochs in (1, 2, 3):
-        chosen = recipe(root, method="qat", optimizer=SGD, observer_epochs=2, norm_epochs=1)
-        chosen = chosen.with_overrides([("trainer.max_epochs", epochs)])
-        run = Run(lightning_zoo.fit(chosen, out=tmp_path / str(epochs)).run)
-        states.append(state_of(run.last))
-    norms = [n for n in states[0] if n.endswith("running_mean")]
-    ranges = [n for n in states[0] if n.endswith(("min_val", "max_val"))]
+    first, second, third = trained.states
+    norms = [n for n in first if n.endswith("running_mean")]
+    ranges = [n for n in first if n.endswith(("min_val", "max_val"))]
     assert norms
     assert ranges
-    weights = [n for n in states[0] if n.endswith("fc.weight")]
-    first, second, third = states
+    weights = [n for n in first if n.endswith("fc.weight")]
     for name in norms:
         assert torch.equal(first[name], third[name])
     assert any(not torch.equal(first[n], second[n]) for n in ranges)
@@ -145,10 +158,10 @@ def test_mistakes(root: Path, tmp_path: Path, args: dict[str, Any], message: str
 
 def test_calibration_leaves_weights_alone(root: Path, tmp_path: Path) -> None:
     run = Run(lightning_zoo.fit(recipe(root), out=tmp_path).run)
-    task = QuantizationTask("shufflenet_v2_x0_5", num_classes=3, image_size=SIDE)
+    task = QuantizationTask("resnet18", num_classes=3, image_size=SIDE)
     state = state_of(run.last)
     task.load_state_dict(state)
     with pytest.raises(ZooError, match="has not seen images yet"):
-        QuantizationTask("shufflenet_v2_x0_5", num_classes=3, image_size=SIDE).program()
+        QuantizationTask("resnet18", num_classes=3, image_size=SIDE).program()
     assert float(state["still"]) == 0.0
     assert not any(p.requires_grad for p in task.model.parameters())

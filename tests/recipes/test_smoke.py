@@ -37,8 +37,9 @@ def signature(name: str) -> inspect.Signature:
 
 
 def family(name: str) -> str:
-    """Return the name of the network's class."""
-    return signature(name).return_annotation.__name__
+    """Return the name of the network's class, and whether it becomes INT8."""
+    form = " INT8" if load_recipe(name).is_int8 else ""
+    return signature(name).return_annotation.__name__ + form
 
 
 def num_params(name: str) -> int:
@@ -52,7 +53,8 @@ def marked(name: str) -> object:
     """Mark the heaviest networks slow, but for one of each family."""
     detects = get_entry(load_recipe(name).model).task == "detection"
     own_size = detects and "min_size" not in signature(name).parameters  # SSD: no small images
-    slow = (num_params(name) > HEAVY or own_size) and LIGHTEST[family(name)] != name
+    traced = load_recipe(name).is_int8  # which takes seconds
+    slow = (num_params(name) > HEAVY or own_size or traced) and LIGHTEST[family(name)] != name
     return pytest.param(name, marks=pytest.mark.slow) if slow else name
 
 
