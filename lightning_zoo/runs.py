@@ -190,7 +190,7 @@ def _point_last(out: Path, path: Path) -> None:
 
 
 def find_run(text: str | Path, out: Path = Path("runs"), models: Sequence[str] = ()) -> Run:
-    """Return the run meant by a folder, ``last``, or a recipe's name (its newest run).
+    """Return the run meant by a folder, ``last``, or a recipe's name or folder (its newest run).
 
     Args:
         text: What was named.
@@ -204,8 +204,13 @@ def find_run(text: str | Path, out: Path = Path("runs"), models: Sequence[str] =
     for candidate in (path, out / path):
         if (candidate / "run.json").is_file():
             return Run(candidate.resolve())
-    if runs := list_runs(out, str(text)):
+    if runs := list_runs(out, str(text)) or list_runs(path.parent, path.name):
         return runs[-1]
+    if path.suffix == ".pt2" and path.is_file():
+        raise ZooError(
+            f"{text} is an INT8 program; name its run, {path.parent}, or read it in Python with "
+            "lightning_zoo.int8.load"
+        )
     known = sorted({r.path.parent.name for r in list_runs(out)})
     kinds = ["a run folder", "'last'", "a recipe's name"]
     if models:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lightning_zoo.cli import new_parser, overrides
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models.registry import get_entry, list_models
+from lightning_zoo.runs import find_run
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -19,7 +24,9 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         "Any key of an INT8 recipe is an option too; see: recipes show resnet18_int8",
         usage="python -m lightning_zoo quantize RUN_OR_MODEL [--qat] [--KEY VALUE ...]",
     )
-    parser.add_argument("what", metavar="RUN_OR_MODEL", help="a run, a checkpoint or a model")
+    parser.add_argument(
+        "what", metavar="RUN_OR_MODEL", help="a run (of INT8: measured), a checkpoint or a model"
+    )
     parser.add_argument("--data", metavar="DIR", help="folder of the data (that of the run)")
     parser.add_argument("--qat", action="store_true", help="train on with rounding simulated")
     parser.add_argument(
@@ -40,19 +47,31 @@ def run(args: Sequence[str], *, debug: bool) -> int:
             raise ZooError("--data and --data.root say the same; give one of them")
         pairs = [("data.root", options.data), *pairs]
 
+    models = list_models()
+    for option in ("threads", "images"):
+        if getattr(options, option) < 1:
+            value = getattr(options, option)
+            raise ZooError(f"--{option} is {value}; expected a whole number of at least 1")
+    if options.what.startswith("quantization/"):
+        get_entry(options.what)
+    elif options.what not in models and Path(options.what).suffix != ".ckpt":
+        find_run(options.what, Path(options.out), models)
+
     from lightning_zoo import engine
 
-    result = engine.quantize(
-        options.what,
-        pairs,
-        qat=options.qat,
-        weights=options.weights,
-        images=options.images,
-        engines=options.engines.split(",") if options.engines else None,
-        threads=options.threads,
-        out=options.out,
-        debug=debug,
-    )
+    # what is said on the way goes elsewhere, so that the JSON stands alone
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        result = engine.quantize(
+            options.what,
+            pairs,
+            qat=options.qat,
+            weights=options.weights,
+            images=options.images,
+            engines=options.engines.split(",") if options.engines else None,
+            threads=options.threads,
+            out=options.out,
+            debug=debug,
+        )
     if options.json:
         print(json.dumps(result.as_json()))
         return 0

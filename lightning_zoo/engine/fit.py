@@ -122,7 +122,8 @@ def fit(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
             _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
             chosen = shrink(chosen, Path(folder), devices=count).check()
-        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), advise)
+        # of a smoke run there is nothing to measure: its data is gone
+        return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), advise and not smoke)
 
 
 def _fit(

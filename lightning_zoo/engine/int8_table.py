@@ -87,6 +87,7 @@ def measure(
     """
     with torch.inference_mode():
         found = accuracies(candidates, task, loader)
+        print("timing them, in turns", flush=True)  # noqa: T201
         took = latencies(candidates, side=side, threads=threads)
     return [
         Row(one.network, one.engine, metrics, one.size_mb, times)
@@ -137,17 +138,20 @@ def file_size_mb(network: nn.Module) -> float:
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Return the table as text; ``speed`` is that of the first row over each row's."""
+    """Return the table as text; ``speed`` is how many times as fast as fp32 a row is."""
     figures = list(rows[0].metrics)
+    speeds = rows[0].network == "fp32"
     head = ["network", "engine", *figures, "MB"]
     for latency in rows[0].latencies:
-        head += [f"batch {latency.batch}, ms", "p95", "speed"]
+        head += [f"batch {latency.batch}, ms", "p95", *(["speed"] if speeds else [])]
     lines = [head]
     for row in rows:
         cells = [row.network, row.engine, *(f"{row.metrics[name]:.2f}" for name in figures)]
         cells.append(f"{row.size_mb:.2f}")
         for first, own in zip(rows[0].latencies, row.latencies, strict=True):
-            cells += [f"{own.median:.1f}", f"{own.p95:.1f}", f"{first.median / own.median:.2f}x"]
+            cells += [f"{own.median:.1f}", f"{own.p95:.1f}"]
+            if speeds:
+                cells.append(f"{first.median / own.median:.2f}x")
         lines.append(cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(

@@ -126,9 +126,19 @@ def quantize(
         )
     if source.recipe is not None and source.recipe.is_int8:
         if qat or any(not key.startswith("data.") for key, _ in as_pairs(overrides)):
-            raise ZooError(f"{what} is INT8 already; name the float run that it was made from")
+            start = Path(str(source.recipe.get("model.weights")))
+            name = str(start.parent.parent) if start.suffix == ".ckpt" else source.model
+            raise ZooError(
+                f"{what} is INT8 already; it was made from {name}: "
+                f"python -m lightning_zoo quantize {name}{' --qat' if qat else ''}"
+            )
         assert source.checkpoint is not None
         run = Run(source.checkpoint.resolve().parent.parent)
+        if run.state().status != "finished":
+            print(  # noqa: T201
+                f"note     this run has not come to its end; go on with: python -m lightning_zoo "
+                f"fit --recipe {run.recipe_file} --resume {run.path}"
+            )
         recipe = source.recipe.with_overrides(as_pairs(overrides)).check()
         return _measure_run(run, source.checkpoint, recipe, chosen, threads)
     recipe = int8_recipe(source, qat=qat, weights=weights, images=images)
@@ -256,6 +266,8 @@ def _measure_run(
     candidates = []
     if (network := _float_network(args)) is not None:
         candidates.append(Candidate("fp32", "torch", network, file_size_mb(network)))
+    else:
+        print(f"note     fp32 is not measured: {args.get('weights')} is not there")  # noqa: T201
     size = path.stat().st_size / 1e6
     candidates += [Candidate("int8", e, int8.lower(program, e), size) for e in engines]
     print(f"measuring {', '.join(f'{c.network} ({c.engine})' for c in candidates)}", flush=True)  # noqa: T201
@@ -298,6 +310,12 @@ def _measure_published(
     recipe = recipe.with_overrides([("model.weights", facts.name), *overrides]).check()
     recipe = recipe.with_overrides([("batch.size", recipe.get("batch.per_device"))])
     data = build_data(recipe, plan_for(recipe, 1), "validate")
+    if data.num_classes != facts.num_classes:
+        raise ZooError(
+            f"{name} knows {facts.num_classes} classes and the data in "
+            f"{recipe.get('data.root')!r} has {data.num_classes}; train {entry.name} on this data, "
+            "then quantize that run"
+        )
     task, _ = build_task(recipe, num_classes=data.num_classes, structure_only=True)
     network = get_model(entry.name, weights=start)
     network = without_auxiliary_heads(network).eval()

@@ -36,6 +36,8 @@ def lower(program: nn.Module, engine: str = "onednn") -> nn.Module:
         raise unknown("engine", engine, ENGINES)
     if not isinstance(program, GraphModule):
         raise ZooError(f"expected what convert() or load() returned, not {type(program).__name__}")
+    if any(node.op == "call_module" for node in program.graph.nodes):
+        raise ZooError("this program is lowered already; lower what convert() or load() returned")
     if engine not in available_engines():
         needs = "a C++ compiler" if engine == "inductor" else "torch with oneDNN, on x86 or ARM"
         raise ZooError(

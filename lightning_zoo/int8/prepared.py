@@ -83,10 +83,9 @@ def prepare(network: nn.Module, example: Tensor, *, qat: bool = False) -> nn.Mod
         ZooError: If torchao is missing, or the network cannot be traced.
     """
     quantizer = torchao_part()
-    if example.ndim != 4 or len(example) < 2:
-        raise ZooError(
-            f"example has shape {tuple(example.shape)}; expected (N, 3, H, W) with N of 2 or more"
-        )
+    if not isinstance(example, Tensor) or example.ndim != 4 or len(example) < 2:
+        found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise ZooError(f"example is {found}; expected a tensor (N, 3, H, W) with N of 2 or more")
     network = copy.deepcopy(network).cpu().train(qat)
     with quietly():
         try:

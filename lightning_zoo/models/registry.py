@@ -216,14 +216,17 @@ def get_entry(name: str, task: str | None = None) -> ModelEntry:
     Raises:
         ZooError: If there is no such model; the text names the nearest.
     """
+    asked, prefix = name, ""
     if "/" in name and task is None:
         task, name = name.split("/", 1)
+        prefix = f"{task}/"
     if task is not None and task not in tasks():
         raise unknown("task", task, tasks())
     for key in sorted(registry(), key=lambda key: key[0] != "classification"):
         if key[1] == name and task in (None, key[0]):
             return registry()[key]
-    raise unknown("model", name, list_models(task), "see: python -m lightning_zoo models ls")
+    listed = [prefix + known for known in list_models(task)]
+    raise unknown("model", asked, listed, "see: python -m lightning_zoo models ls")
 
 
 def get_weights(model: str, name: str | None = None) -> Weights:

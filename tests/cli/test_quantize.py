@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lightning_zoo import int8
 from lightning_zoo.cli import main
 from lightning_zoo.datamodules import ImageFolderDataModule
 from lightning_zoo.engine import int8_table
-from lightning_zoo.runs import Run
+from lightning_zoo.runs import Run, find_run
 
 pytest.importorskip("torchao", reason="quantizing needs torchao (the extra int8)")
 Captured = pytest.CaptureFixture[str]
@@ -110,14 +112,36 @@ def test_the_program_is_the_run(quantized: tuple[Run, str], fitted: Fitted) -> N
             assert named[name] == pytest.approx(p, abs=0.02)
 
 
-def test_measured_again(quantized: tuple[Run, str], capsys: Captured) -> None:
+def test_measured_again(quantized: tuple[Run, str], fitted: Fitted, capsys: Captured) -> None:
     run, _ = quantized
     before = json.loads((run.path / "int8.json").read_text())
     assert main(["quantize", str(run.path), "--engines", "onednn", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    again = json.loads(capsys.readouterr().out)
     for old, new in zip(before["rows"], again["rows"], strict=False):
         assert old["acc@1"] == new["acc@1"]
-    assert "INT8 already" in refused(capsys, "quantize", run.path, "--qat")
+    said = refused(capsys, "quantize", run.path, "--qat")
+    assert "is INT8 already; it was made from" in said
+    assert said.endswith(f"quantize {fitted.run} --qat\n")
+    said = refused(capsys, "quantize", run.path / "int8.pt2")
+    assert f"is an INT8 program; name its run, {run.path}" in said
+    assert find_run(run.path.parent).path == run.path, "a folder of runs: the newest"
+
+
+def test_without_the_float_run(
+    quantized: tuple[Run, str], tmp_path: Path, capsys: Captured
+) -> None:
+    """Copied to where the float run is not, and broken off before its end."""
+    run = tmp_path / "copied"
+    shutil.copytree(quantized[0].path, run)
+    Run(run).update(status="interrupted")
+    recipe = run / "recipe.yaml"
+    lines = recipe.read_text().splitlines()
+    recipe.write_text("\n".join(re.sub(r"weights: .*", "weights: gone.ckpt", x) for x in lines))
+    assert main(["quantize", str(run), "--engines", "onednn"]) == 0
+    printed = capsys.readouterr().out
+    assert f"go on with: python -m lightning_zoo fit --recipe {run}/recipe.yaml" in printed
+    assert "fp32 is not measured: gone.ckpt is not there" in printed
+    assert "speed" not in printed
 
 
 def test_with_random_views(fitted: Fitted, tmp_path: Path, capsys: Captured) -> None:
@@ -184,6 +208,12 @@ def test_published_int8_by_engine(
         assert 0 <= row["acc@1"] <= row["acc@5"] < 5, "random weights"
     said = refused(capsys, "quantize", f"quantization/{name}", "--engines", "inductor")
     assert "unknown --engines 'inductor'; expected one of " in said
+    few = tmp_path / "few"
+    ImageNetDataModule.write_fake(few, classes=3, images=6, size=16)
+    said = refused(capsys, "quantize", f"quantization/{name}", "--data", few, *small)
+    assert f"quantization/{name} knows 1000 classes and the data in" in said
+    said = refused(capsys, "quantize", "quantization/resnet34")
+    assert "unknown model 'quantization/resnet34'; did you mean quantization/resnet" in said
     assert main(["validate", "--recipe", f"{name}_int8", "--weights", "IMAGENET1K_FBGEMM_V1",
                  "--data.root", str(data), *small, "--json"]) == 0  # fmt: skip
     found = json.loads(capsys.readouterr().out)["metrics"]

@@ -223,7 +223,11 @@ def test_files_that_are_none(program: Any, tmp_path: Path) -> None:
     path = tmp_path / "int8.pt2"
     int8.save(program, path, example=torch.zeros(2, 3, 64, 64), facts={})
     whole = path.read_bytes()
-    for data in (b"", b"words", whole[: len(whole) // 2], whole[:-30]):
+    middle = len(whole) // 2
+    flipped = (
+        whole[:middle] + bytes(255 - b for b in whole[middle : middle + 9]) + whole[middle + 9 :]
+    )
+    for data in (b"", b"words", whole[:middle], whole[:-30], flipped):
         path.write_bytes(data)
         with pytest.raises(ZooError, match="is damaged or no INT8 program"):
             int8.load(path)
@@ -237,9 +241,13 @@ def test_wrong_arguments(program: Any, float_network: Any) -> None:
         int8.lower(program, "onedn")
     with pytest.raises(ZooError, match=r"expected what convert\(\) or load\(\) returned, not ResN"):
         int8.lower(float_network)
+    with pytest.raises(ZooError, match="is lowered already"):
+        int8.lower(int8.lower(program))
+    with pytest.raises(ZooError, match="example is tuple; expected a tensor"):
+        int8.prepare(float_network, (torch.zeros(2, 3, 8, 8),))  # type: ignore[arg-type]
     with pytest.raises(ZooError, match=r"expected what prepare\(\) returned, not a ResNet"):
         int8.convert(float_network)
-    with pytest.raises(ZooError, match=r"example has shape \(1, 3, 64, 64\)"):
+    with pytest.raises(ZooError, match=r"example is \(1, 3, 64, 64\)"):
         int8.prepare(float_network, torch.zeros(1, 3, 64, 64))
 
 
