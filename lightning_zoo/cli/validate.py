@@ -54,6 +54,10 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
         out=options.out,
         debug=debug,
     )
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return 0  # the first process speaks for all
     if options.json:
         print(json.dumps({"metrics": result.metrics, "expected": result.expected,
                           "tolerance": result.tolerance, "passed": result.passed,
