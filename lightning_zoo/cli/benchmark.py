@@ -54,6 +54,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
 
 
 def _rows(name: str, options: Any) -> Iterator[dict[str, Any]]:
+    names = options.models.split(",") if options.models else None
     if name == "startup":
         from lightning_zoo.bench.startup import startup_benchmark
 
@@ -69,27 +70,22 @@ def _rows(name: str, options: Any) -> Iterator[dict[str, Any]]:
     elif name == "detection":
         from lightning_zoo.bench.detection import detection_benchmark
 
-        names = options.models.split(",") if options.models else None
         yield from detection_benchmark(options.repeats, names=names)
     elif name == "segmentation":
         from lightning_zoo.bench.segmentation import segmentation_benchmark
 
-        names = options.models.split(",") if options.models else None
         yield from segmentation_benchmark(options.repeats, names=names)
     elif name == "video":
         from lightning_zoo.bench.video import video_benchmark
 
-        names = options.models.split(",") if options.models else None
         yield from video_benchmark(options.repeats, names=names)
     elif name == "quantization":
         from lightning_zoo.bench.quantization import quantization_benchmark
 
-        names = options.models.split(",") if options.models else None
         yield from quantization_benchmark(options.repeats, names=names)
     elif name == "int8":
         from lightning_zoo.bench.int8 import int8_benchmark
 
-        names = options.models.split(",") if options.models else None
         yield from int8_benchmark(options.repeats, names=names)
     elif name == "segmentation_loader":
         from lightning_zoo.bench.segmentation_loader import segmentation_loader_benchmark

@@ -267,7 +267,9 @@ def _measure_run(
     if (network := _float_network(args)) is not None:
         candidates.append(Candidate("fp32", "torch", network, file_size_mb(network)))
     else:
-        print(f"note     fp32 is not measured: {args.get('weights')} is not there")  # noqa: T201
+        lost = args.get("weights")
+        why = f"{lost} is not there" if lost else "the run started from random weights"
+        print(f"note     fp32 is not measured: {why}")  # noqa: T201
     size = path.stat().st_size / 1e6
     candidates += [Candidate("int8", e, int8.lower(program, e), size) for e in engines]
     print(f"measuring {', '.join(f'{c.network} ({c.engine})' for c in candidates)}", flush=True)  # noqa: T201
@@ -306,8 +308,11 @@ def _measure_published(
     chosen = _engines(engines, ENGINES, supported_engines())
     assert entry.recipe is not None
     recipe = load_recipe(entry.recipe)
-    start = recipe.get("model.weights")
-    recipe = recipe.with_overrides([("model.weights", facts.name), *overrides]).check()
+    pre = facts.preprocessing
+    assert pre is not None
+    own: list[tuple[str, Any]] = [("model.weights", facts.name)]
+    own += [("data.eval_resize", pre.resize), ("data.eval_crop", pre.crop)]
+    recipe = recipe.with_overrides([*own, *overrides]).check()
     recipe = recipe.with_overrides([("batch.size", recipe.get("batch.per_device"))])
     data = build_data(recipe, plan_for(recipe, 1), "validate")
     if data.num_classes != facts.num_classes:
@@ -317,7 +322,7 @@ def _measure_published(
             "then quantize that run"
         )
     task, _ = build_task(recipe, num_classes=data.num_classes, structure_only=True)
-    network = get_model(entry.name, weights=start)
+    network = get_model(entry.name, weights=float_weights(facts.name))
     network = without_auxiliary_heads(network).eval()
     candidates = [Candidate("fp32", "torch", network, file_size_mb(network))]
     for engine in chosen:
@@ -326,6 +331,11 @@ def _measure_published(
     side = int(recipe.get("data.eval_crop"))
     rows = measure(candidates, task, data.val_dataloader(), side=side, threads=threads)
     return QuantizeResult(None, None, tuple(rows), threads, side)
+
+
+def float_weights(int8_weights: str) -> str:
+    """Return the name of the float weights that published INT8 weights were made from."""
+    return f"IMAGENET1K_{int8_weights.rpartition('_')[2]}"
 
 
 def _engines(

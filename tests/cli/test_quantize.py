@@ -219,3 +219,15 @@ def test_published_int8_by_engine(
     found = json.loads(capsys.readouterr().out)["metrics"]
     row = next(r for r in table["rows"] if r["engine"] == "fbgemm")
     assert found["val/acc@1"] == pytest.approx(row["acc@1"])
+
+
+def test_fp32_beside_published_int8_is_what_it_was_made_from() -> None:
+    from lightning_zoo.engine.quantize import float_weights
+    from lightning_zoo.models.registry import registry
+
+    for (task, name), entry in registry().items():
+        for int8_name, weights in entry.weights.items() if task == "quantization" else ():
+            start = registry()["classification", name].weights[float_weights(int8_name)]
+            assert start.preprocessing == weights.preprocessing
+            # GoogLeNet is a little better in INT8
+            assert abs(start.metrics["acc@1"] - weights.metrics["acc@1"]) < 3
