@@ -97,8 +97,8 @@ SKELETONS: Mapping[str, Skeleton] = {"coco_person": COCO_PERSON}
 DEFAULT_SIGMA = 0.05
 
 
-def get_skeleton(name: str | Path | Skeleton) -> Skeleton:
-    """Return a skeleton by name (``coco_person``) or from a YAML file.
+def get_skeleton(name: str | Path | Mapping[str, Any] | Skeleton) -> Skeleton:
+    """Return a skeleton by name (``coco_person``), from a YAML file, or from what one would hold.
 
     The file has ``names``, and may have ``flip_pairs`` and ``bones`` (pairs of names or of indices
     from 0) and ``sigmas`` (a number for each, or one for all; 0.05 where it is left out). Where
@@ -109,6 +109,8 @@ def get_skeleton(name: str | Path | Skeleton) -> Skeleton:
     """
     if isinstance(name, Skeleton):
         return name
+    if isinstance(name, Mapping):
+        return _from_content(dict(name), "keypoints")
     if str(name) in SKELETONS:
         return SKELETONS[str(name)]
     path = Path(name)
@@ -120,10 +122,10 @@ def get_skeleton(name: str | Path | Skeleton) -> Skeleton:
         raise ZooError(f"cannot read the skeleton {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ZooError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return _from_file(content, path)
+    return _from_content(content, str(path))
 
 
-def _from_file(content: Any, path: Path) -> Skeleton:
+def _from_content(content: Any, path: str) -> Skeleton:
     if not isinstance(content, dict) or not isinstance(content.get("names"), list):
         raise ZooError(f"{path}: expected a list of names under 'names'")
     known = ("names", "flip_pairs", "bones", "sigmas")

@@ -72,6 +72,13 @@ def test_mistakes_in_a_file(text: str, tmp_path: Path) -> None:
     assert MISTAKES[text] in str(caught.value)
 
 
+def test_from_what_a_file_would_hold() -> None:
+    found = get_skeleton({"names": ["left_a", "right_a"], "bones": [["left_a", 1]]})
+    assert (found.flip_pairs, found.bones) == (((0, 1),), ((0, 1),))
+    with pytest.raises(ZooError, match="unknown key of keypoints 'bone'"):
+        get_skeleton({"names": ["a"], "bone": []})
+
+
 def test_unknown(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="did you mean coco_person"):
         get_skeleton("coco_persn")

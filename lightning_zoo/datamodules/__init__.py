@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lightning_zoo.datamodules.kinetics import KineticsDataModule
     from lightning_zoo.datamodules.loader import EvalLoader, ResumableLoader
     from lightning_zoo.datamodules.mask_folder import MaskFolderDataModule
+    from lightning_zoo.datamodules.own_images import OwnImagesDataModule
+    from lightning_zoo.datamodules.own_masks import OwnMasksDataModule
+    from lightning_zoo.datamodules.own_objects import OwnObjectsDataModule
+    from lightning_zoo.datamodules.own_videos import OwnVideosDataModule
     from lightning_zoo.datamodules.samplers import (
         EvalSampler,
         GroupedTrainSampler,
@@ -36,6 +40,10 @@ _HOMES = {
     "ImageNetDataModule": "imagenet",
     "KineticsDataModule": "kinetics",
     "MaskFolderDataModule": "mask_folder",
+    "OwnImagesDataModule": "own_images",
+    "OwnMasksDataModule": "own_masks",
+    "OwnObjectsDataModule": "own_objects",
+    "OwnVideosDataModule": "own_videos",
     "ResumableLoader": "loader",
     "SampleKey": "samplers",
     "TrainSampler": "samplers",
@@ -57,6 +65,10 @@ __all__ = [
     "ImageNetDataModule",
     "KineticsDataModule",
     "MaskFolderDataModule",
+    "OwnImagesDataModule",
+    "OwnMasksDataModule",
+    "OwnObjectsDataModule",
+    "OwnVideosDataModule",
     "ResumableLoader",
     "SampleKey",
     "TrainSampler",

@@ -54,7 +54,8 @@ class CocoDataModule(ZooDataModule):
         aspect_ratio_groups: Factor k: images are batched with those of a like width / height, in
             2k + 2 groups from 1/2 to 2; null mixes all.
         min_keypoints: Labelled keypoints that a training image must have (target keypoints).
-        keypoints: Name of a skeleton (``coco_person``) or a YAML file that describes one.
+        keypoints: Name of a skeleton (``coco_person``), a YAML file that describes one, or its
+            content.
         labels: ``category_ids`` takes the file's ids, ``contiguous`` counts them from 1, ``auto``
             takes the ids where they are COCO's own (91 labels with gaps), else counts.
         albumentations: albumentations transforms in place of ``augmentation``.
@@ -92,7 +93,7 @@ ROOT/
         augmentation: Literal["hflip", "ssd", "ssdlite"] | None = "hflip",
         aspect_ratio_groups: int | None = 3,
         min_keypoints: int = 10,
-        keypoints: str = "coco_person",
+        keypoints: str | dict[str, Any] = "coco_person",
         labels: Literal["auto", "category_ids", "contiguous"] = "auto",
         albumentations: list[Any] | None = None,
         on_bad_annotation: Literal["reference", "refuse", "skip"] = "reference",
@@ -199,7 +200,16 @@ ROOT/
         folder = self.folders[split]
         if folder is None:
             return None
-        path, images = self._annotation_file(folder), self.root / folder
+        images = self.root / folder
+        index = self._read(split, images)
+        chosen = self._choose(split, index)
+        self._check_files(split, images, index, chosen)
+        transform = self.train_transform if split == "train" else None
+        return CocoDataset(split, images, index, chosen, transform)
+
+    def _read(self, split: Split, images: Path) -> CocoIndex:
+        """Return the annotations of a split, whose images are in a folder."""
+        path = self._source(split)
         for there, what in ((path.is_file(), path), (images.is_dir(), images)):
             if not there:
                 raise self.missing(f"no {str(what)!r} (data.{split})")
@@ -221,10 +231,7 @@ ROOT/
                 f"left out of {str(path)!r}: {summary(index.problems)}; the first is "
                 f"{first.where}: {first.what}"
             )
-        chosen = self._choose(split, index)
-        self._check_files(split, images, index, chosen)
-        transform = self.train_transform if split == "train" else None
-        return CocoDataset(split, images, index, chosen, transform)
+        return index
 
     def make_sampler(self, dataset: ZooDataset, plan: BatchPlan) -> TrainSampler:
         """Return the order of this rank's training samples, by groups of aspect ratios."""
@@ -267,6 +274,14 @@ ROOT/
     def _annotation_file(self, folder: str) -> Path:
         return self.root / self.annotations.replace("{split}", folder)
 
+    def _source(self, split: Split) -> Path:
+        """Return where a split's annotations come from."""
+        return self._annotation_file(str(self.folders[split]))
+
+    def _prefix(self, split: Split) -> str:
+        """Return what stands before the place of a problem in the ledger."""
+        return f"{self._source(split).relative_to(self.root).as_posix()}: "
+
     def _choose(self, split: Split, index: CocoIndex) -> NDArray[np.int64]:
         """Return the positions of the images that a split yields."""
         keep = np.ones(len(index), np.bool_)
@@ -290,7 +305,7 @@ ROOT/
             chosen = chosen[np.isin(index.image_ids[chosen], limit)]
         if not len(chosen):
             raise ZooError(
-                f"no image of {str(self._annotation_file(str(self.folders[split])))!r} can be used "
+                f"no image of {str(self._source(split))!r} can be used "
                 f"(data.{split}): it has {len(index)} images and {len(index.ids)} annotations"
             )
         return chosen
@@ -317,10 +332,9 @@ ROOT/
         if self.ledger is None or self.on_bad_annotation != "skip":
             return
         if isinstance(dataset, CocoDataset) and dataset.index.problems:
-            file = self._annotation_file(str(self.folders[dataset.split]))
-            name = file.relative_to(self.root).as_posix()
+            prefix = self._prefix(dataset.split)
             entries = [
-                {"file": f"{name}: {p.where}", "error": p.what, "split": dataset.split}
+                {"file": f"{prefix}{p.where}", "error": p.what, "split": dataset.split}
                 for p in dataset.index.problems
             ]
             ledgers.append_new(self.ledger, entries)

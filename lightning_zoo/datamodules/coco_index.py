@@ -234,7 +234,44 @@ def read_index(
     Raises:
         ZooError: If the file makes no sense, or by the policy.
     """
-    content = read_json(path)
+    return make_index(
+        read_json(path),
+        path,
+        labels=labels,
+        categories=categories,
+        target=target,
+        num_keypoints=num_keypoints,
+        policy=policy,
+        needs_annotations=needs_annotations,
+    )
+
+
+def make_index(
+    content: dict[str, Any],
+    path: Path,
+    *,
+    labels: Mapping[int, int | None],
+    categories: Mapping[int, str] | None = None,
+    target: Target = "boxes",
+    num_keypoints: int = 0,
+    policy: OnBadAnnotation = "reference",
+    needs_annotations: bool = True,
+) -> CocoIndex:
+    """Check what an annotation file holds; its lists of images and annotations are used up.
+
+    Args:
+        content: The file's content. An annotation's ``where`` says in texts which one it is.
+        path: Its name, for texts.
+        labels: See :func:`read_index`, also for the others.
+        categories: See there.
+        target: See there.
+        num_keypoints: See there.
+        policy: See there.
+        needs_annotations: See there.
+
+    Raises:
+        ZooError: If it makes no sense, or by the policy.
+    """
     for key in ("images", "annotations") if needs_annotations else ("images",):
         if not isinstance(content.get(key), list):
             keys = ", ".join(str(k) for k in content) or "nothing"
@@ -361,8 +398,7 @@ class _Reader:
             except _BadError as bad:
                 where = f"annotations[{i}]"
                 if isinstance(annotation, dict):
-                    where = f"annotation {annotation.get('id')!r} "
-                    where += f"(image {annotation.get('image_id')!r})"
+                    where = _where(annotation)
                 self.problems.append(Problem(where, bad.what, bad.kind))
 
     def _annotation(self, annotation: Any) -> None:
@@ -408,7 +444,7 @@ class _Reader:
         if self.num_keypoints:
             keypoints = self._keypoints(annotation)
         # nothing is appended before this line
-        where = f"annotation {number} (image {image})"
+        where = _where(annotation)
         self.problems += [Problem(where, what, kind, degenerate=True) for what, kind in flaws]
         self.seen.add(number)
         self.ids.append(number)
@@ -440,8 +476,9 @@ class _Reader:
         if not rest:
             flaws.append((what, "empty mask"))
             return b""
-        where = f"annotation {annotation['id']} (image {annotation['image_id']})"
-        self.problems.append(Problem(where, what, "polygon without area", degenerate=True))
+        self.problems.append(
+            Problem(_where(annotation), what, "polygon without area", degenerate=True)
+        )
         return pack(rest, height, width)
 
     def _keypoints(self, annotation: dict[str, Any]) -> list[float]:
@@ -506,6 +543,14 @@ class _Reader:
             num_keypoints=labelled,
             problems=self.problems,
         )
+
+
+def _where(annotation: Mapping[str, Any]) -> str:
+    """Return which annotation it is, for texts."""
+    known = annotation.get("where")
+    if isinstance(known, str):
+        return known
+    return f"annotation {annotation.get('id')!r} (image {annotation.get('image_id')!r})"
 
 
 def _is_id(value: Any) -> bool:

@@ -203,10 +203,10 @@ ROOT/
         Raises:
             ZooError: If the files are missing or the labels do not fit together.
         """
-        if self.folders[split] is None:
+        found = self.find_images(split)
+        if found is None:
             return None
-        find = self._from_table if self.multilabel else self._from_folders
-        names, labels = find(split)
+        names, labels = found
         random = split == "train" and self.train_views == "random"
         return ImageDataset(
             split,
@@ -236,6 +236,19 @@ ROOT/
                 name = f"class_{i % classes}"
                 path = root / split / name / f"{split}_{i:04d}.jpg"
                 write_fake_image(path, i % classes, size, rng)
+
+    def find_images(self, split: Split) -> tuple[FileNames, NDArray[Any]] | None:
+        """Return the files of a split relative to the root, and their labels.
+
+        Labels are int64 (N), or uint8 (N, C) where an image may have several. None where the split
+        was switched off.
+
+        Raises:
+            ZooError: If the files are missing or the labels do not fit together.
+        """
+        if self.folders[split] is None:
+            return None
+        return self._from_table(split) if self.multilabel else self._from_folders(split)
 
     def _exists(self, split: Split) -> bool:
         folder = self.folders[split]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_zoo.transforms.label_maps import VOID
 from lightning_zoo.transforms.masks import Masks, pack, to_rle
-from lightning_zoo.transforms.segmentation import VOID
 
 Pixels = NDArray[np.uint8]
 # Outlines in a box of side 1, and the part of the box that they fill.

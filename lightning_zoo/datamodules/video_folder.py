@@ -147,7 +147,22 @@ ROOT/
         if not (self.root / folder).is_dir():
             way_out = "" if split == "train" else "; null goes without it"
             raise self.missing(f"no folder {str(self.root / folder)!r} (data.{split}{way_out})")
-        names, labels = self.find_videos(split, folder)
+        return self.make_clips(split, *self.find_videos(split, folder), str(self.root / folder))
+
+    def make_clips(
+        self, split: Split, names: Sequence[str], labels: NDArray[np.int64], where: str
+    ) -> VideoDataset:
+        """Return the clips of some videos, whose frame times are read first.
+
+        Args:
+            split: Their split.
+            names: Files relative to the root.
+            labels: int64 (N).
+            where: What they are, for the texts.
+
+        Raises:
+            ZooError: If a file is broken and the policy refuses it, or no video has a clip.
+        """
         index = build_index(self.root, names, workers=self.index_workers)
         self._check_index(index, len(names))
         train = split == "train"
@@ -163,7 +178,7 @@ ROOT/
             clips=self.train_clips if train else self.eval_clips,
             short=self.short,
         )
-        self._report(dataset, str(self.root / folder))
+        self._report(dataset, where)
         return dataset
 
     def find_classes(self) -> list[str]:

@@ -15,8 +15,7 @@ from lightning_zoo.datamodules.segmentation_dataset import (
 from lightning_zoo.datamodules.segmentation_fake import write_fake_voc
 from lightning_zoo.errors import ZooError
 from lightning_zoo.models.registry import class_names
-from lightning_zoo.transforms.label_maps import MaskReader, check_values
-from lightning_zoo.transforms.segmentation import VOID
+from lightning_zoo.transforms.label_maps import VOID, MaskReader, check_values
 
 
 class VocDataModule(SegmentationDataModule):

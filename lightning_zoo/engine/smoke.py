@@ -33,7 +33,10 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
     """
     data = signature(recipe.config["data"]["class_path"])
     module = getattr(importlib.import_module(data.module), data.name)
-    module.write_fake(folder, classes=CLASSES, images=IMAGES, size=SIDE + 16)
+    kind = {}
+    if "target" in inspect.signature(module.write_fake).parameters:
+        kind["target"] = recipe.get("data.target")
+    module.write_fake(folder, classes=CLASSES, images=IMAGES, size=SIDE + 16, **kind)
     entry = get_entry(recipe.model)
     # the third dimension costs enough
     side = max(SIDE // 2 if entry.task == "video" else SIDE, entry.min_train_size)
@@ -55,6 +58,8 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         "workers": 0,
         "labels_csv": None,
     }
+    if "format" in data.parameters:  # the generated data has its own
+        sizes |= {"format": "auto", "annotations": None}
     if recipe.is_int8:
         changes.append(("model.image_size", side))
     if recipe.get("trainer.limit_train_batches") is not None:
@@ -67,10 +72,14 @@ def shrink(recipe: Recipe, folder: Path, devices: int = 1) -> Recipe:
         sizes |= {"train_clips": 1, "eval_clips": 2, "index_workers": 0}
     changes += [(f"data.{k}", v) for k, v in sizes.items() if k in data.parameters]
     task = signature(recipe.config["model"]["class_path"])
+    if "multilabel" in task.parameters:
+        changes.append(("model.multilabel", False))
     if "pretrained_backbone" in task.parameters:
         changes.append(("model.pretrained_backbone", False))
     if "keypoints" in task.parameters:  # those of the generated data
-        changes += [("model.keypoints", "coco_person"), ("data.keypoints", "coco_person")]
+        changes.append(("model.keypoints", "coco_person"))
+        if "keypoints" in data.parameters:
+            changes.append(("data.keypoints", "coco_person"))
     takes = inspect.signature(entry.load_builder()).parameters
     if "min_size" in takes:  # it resizes by itself
         smaller = {"min_size": side, "max_size": 2 * side, **FEWER}

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.transforms.decode import MAX_PIXELS, DecodeError
-from lightning_zoo.transforms.segmentation import VOID, Pixels
 
+Pixels = NDArray[np.uint8]
+VOID = 255  # a pixel that is no class
 STRANGE = 254  # stands for a value that no class has
 MOST_CLASSES = 254
 VOID_NAME = "void"
@@ -87,6 +88,7 @@ class MaskReader:
         colors: RGB of each name, for files in colour; None where they hold values.
         ignore_index: Value that becomes void, beside the name ``void``; None for none.
         way_out: What a person can do about a value that no class has, for the error.
+        colors_from: Where the colours are given, for the error.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class MaskReader:
         colors: Mapping[str, Sequence[int]] | None = None,
         ignore_index: int | None = None,
         way_out: str = "",
+        colors_from: str = "--data.colors",
     ) -> None:
         labels = {VOID_NAME: VOID} | {name: label for label, name in enumerate(classes)}
         self.way_out = way_out
+        self.colors_from = colors_from
         self.classes = len(classes)
         self.table = np.full(256, STRANGE, np.uint8)  # the label of each value
         given = {name: i for i, name in enumerate(classes)} if values is None else values
@@ -137,8 +141,8 @@ class MaskReader:
             raise MaskFileError(
                 path,
                 f"it is in colour, such as {_some_colours(found)}, and expected is a class index "
-                "at each pixel: say what the colours mean by --data.colors '{NAME: [r, g, b]}', or "
-                "save masks with a palette or in grey",
+                f"at each pixel: say by {self.colors_from} what the colours mean (NAME: r, g, b), "
+                "or save masks with a palette or in grey",
             )
         import cv2
 
@@ -162,7 +166,7 @@ class MaskReader:
             raise MaskFileError(
                 path,
                 f"{int(strange.sum())} of {strange.size} pixels have a colour that is not among "
-                f"the {len(self.colors)} of --data.colors, such as "
+                f"the {len(self.colors)} of {self.colors_from}, such as "
                 f"{_some_colours(found[strange][None])}; add it (the name {VOID_NAME} is ignored)",
             )
         return self.color_labels[at]

@@ -24,10 +24,8 @@ from lightning_zoo.transforms.classification import (
     resize,
     shorter_side_size,
 )
+from lightning_zoo.transforms.label_maps import VOID, Pixels
 from lightning_zoo.transforms.masks import rle_runs, to_rle
-
-Pixels = NDArray[np.uint8]
-VOID = 255
 
 
 class TrainTransform:
