@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_zoo.errors import ZooError
+from lightning_zoo.runs import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -55,6 +57,45 @@ def replace(temporary: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def add_to_checkpoints(paths: Sequence[Path], **facts: Any) -> None:
+    """Put facts into ``checkpoint["lightning_zoo"]`` of some checkpoints; all else stays.
+
+    Each is whole at every moment. Those that are one file under two names stay one. Where a run
+    goes on meanwhile and has written a newer checkpoint, that one stays as it is.
+
+    Args:
+        paths: Checkpoints of ours; the same one may be named twice.
+        facts: Plain data, so that loading runs no code.
+    """
+    done: dict[tuple[int, int], Path] = {}  # new files by what the old ones were
+    for path in dict.fromkeys(paths):
+        before = path.stat()
+        file = before.st_dev, before.st_ino
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            if file in done:
+                _link(done[file], temporary)
+            else:
+                content = read_checkpoint(path)
+                content["lightning_zoo"] = {**content["lightning_zoo"], **facts}
+                AtomicCheckpointIO().save_checkpoint(content, temporary)
+            now = path.stat()
+            if (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
+                replace(temporary, path)
+                done[file] = path
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _link(file: Path, path: Path) -> None:
+    """Give a file a second name; a copy, where the file system has no links."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(file, path)
+    except OSError:
+        shutil.copyfile(file, path)
 
 
 class Checkpoints(Checkpoint):
@@ -128,10 +169,6 @@ class Checkpoints(Checkpoint):
         self._saved_step = trainer.global_step
         if self._improved and trainer.is_global_zero:
             temporary = self.best.with_name(f".{self.best.name}.{os.getpid()}")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(self.last, temporary)  # the same bytes under a second name
-            except OSError:
-                shutil.copyfile(self.last, temporary)
+            _link(self.last, temporary)
             replace(temporary, self.best)
         self._improved = False
