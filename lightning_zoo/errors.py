@@ -13,6 +13,10 @@ class ZooError(ValueError):
     """
 
 
+class NotFiniteError(ZooError):
+    """A loss that is no finite number."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice that reads most like ``name``, or None if none comes close."""
     by_lower = {choice.lower(): choice for choice in choices}

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from lightning_zoo.batch import BatchPlan, check_devices, plan_batches
@@ -207,7 +208,7 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder or os.curdir,
         use_distributed_sampler=False,
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -36,6 +36,9 @@ from lightning_zoo.models.registry import ModelEntry, Weights, registry
 
 M = TypeVar("M", bound=nn.Module)
 M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
+# Arguments beside num_classes that a head's size follows; published files have their defaults.
+OTHER_HEADS = ("num_keypoints",)
+
 StateDict = dict[str, Any]
 Layout = Mapping[str, tuple[int, ...] | None]
 
@@ -112,6 +115,19 @@ def is_structure_only() -> bool:
 
 # ---------------------------------------------------------------------------------------------
 # The constructor that users call
+
+
+class NotDownloadedError(ZooError):
+    """A published file that could not be had.
+
+    Attributes:
+        path: Where it was to go.
+        reason: What went wrong.
+    """
+
+    def __init__(self, text: str, path: Path, reason: str) -> None:
+        super().__init__(text)
+        self.path, self.reason = path, reason
 
 
 class UnknownArgumentError(ZooError, TypeError):
@@ -235,6 +251,7 @@ def register_model(
     constructor.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()} | {
         "return": signature.return_annotation
     }
+    constructor.rename = rename  # type: ignore[attr-defined]
     return constructor
 
 
@@ -359,6 +376,7 @@ def _build_published(
     if "num_classes" in kwargs or "num_classes" in options:
         of_file["num_classes"] = weights.num_classes
     defaults = {n: p.default for n, p in options.items()}
+    of_file |= {n: defaults[n] for n in OTHER_HEADS if n in kwargs and n in options}
     asked, in_file = {**defaults, **kwargs}, {**defaults, **of_file}
     layout = None if asked == in_file else _meta_layout(builder, of_file)
     if "init_weights" in options and asked.get("num_classes") == in_file.get("num_classes"):
@@ -442,6 +460,10 @@ def load_state_dict(
     except (RuntimeError, KeyError) as error:  # the latter: a quantized layer's
         raise misfit(name, source, found, layout, error) from None
     after = shapes(model.state_dict())
+    loaded = set(copied)
+    for n, parameter in model.named_parameters():
+        if n in loaded:  # goes along where a larger network takes parts of this one: its backbone
+            parameter.from_file = True  # type: ignore[attr-defined]
     return LoadReport(
         model=name,
         source=source,
@@ -451,6 +473,12 @@ def load_state_dict(
         dropped=tuple(n for n in dropped if n in found),
         filled=tuple(n for n in after if n not in found and n not in new),
     )
+
+
+def from_file(network: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters whose values a file brought, a backbone's included."""
+    named = network.named_parameters()
+    return frozenset(n for n, parameter in named if getattr(parameter, "from_file", False))
 
 
 def misfit(
@@ -495,12 +523,25 @@ def read_state_dict(
     Raises:
         ZooError: If the file cannot be read or holds something else.
     """
+    return state_dict_of(read_file(path, cached=cached), path, rename)
+
+
+def read_file(path: Path, *, cached: bool = False) -> Any:
+    """Read what a file holds to the CPU, tensors and plain data alone.
+
+    Args:
+        path: The file.
+        cached: The file was downloaded and may be deleted.
+
+    Raises:
+        ZooError: If the file cannot be read.
+    """
     remedy = "delete it, and it is downloaded again" if cached else "replace it"
     try:
         with warnings.catch_warnings():
             # PyTorch of its own reader of quantized tensors: github.com/pytorch/ao/issues/2259
             warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "GLOBAL" in reason or "global" in reason:
@@ -514,6 +555,13 @@ def read_state_dict(
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ZooError(f"{path} is damaged ({reason}); {remedy}") from error
+
+
+def state_dict_of(
+    content: Any, path: Path, rename: Callable[[str], str] | None = None
+) -> StateDict:
+    """Return the tensors in what :func:`read_file` read, see :func:`read_state_dict`."""
+    state = content
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
         if any(key.startswith("model.") for key in state):
@@ -644,9 +692,10 @@ def _receive(url: str, file: Any, name: str, timeout: float, show: bool) -> str:
     return digest.hexdigest()
 
 
-def _not_downloaded(url: str, path: Path, reason: str) -> ZooError:
-    return ZooError(
+def _not_downloaded(url: str, path: Path, reason: str) -> NotDownloadedError:
+    text = (
         f"could not download {path.name} from {url}: {reason}. Try again, or put the file into "
         f"{path.parent} by hand (set TORCH_HOME for another cache), or pass its path as "
         "weights=, or do without: weights=None, pretrained_backbone=False"
     )
+    return NotDownloadedError(text, path, reason)

@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_zoo.optim.averaging import averaged_copy, reference_decay
+from lightning_zoo.optim.finetuning import FineTuning, Thaw
 from lightning_zoo.optim.param_groups import LR_FACTOR, param_groups
 from lightning_zoo.optim.schedules import (
     Constant,
@@ -27,6 +28,7 @@ __all__ = [
     "LR_FACTOR",
     "Constant",
     "CosineDecay",
+    "FineTuning",
     "Length",
     "MultiStepDecay",
     "OptimizerCallable",
@@ -34,6 +36,7 @@ __all__ = [
     "Schedule",
     "ScheduleCallable",
     "StepDecay",
+    "Thaw",
     "averaged_copy",
     "param_groups",
     "reference_decay",

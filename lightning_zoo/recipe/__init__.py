@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Recipe:
     """One run, as it was written and as it was overridden.
 
     Attributes:
-        name: Stem of the file.
+        name: Stem of the file; of a run's ``recipe.yaml`` the name that the run had.
         path: The file, or None where the recipe was made in memory.
         config: The sections as plain data.
         header: The comment lines at the file's top, without ``#``: command, source, notes.
@@ -207,7 +208,16 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     config = document.value if document.value is not None else {}
     if not isinstance(config, dict):
         raise ZooError(f"{path}:1: a recipe is a mapping of sections, this is a {type(config)}")
-    return Recipe(path.stem, path, config, tuple(header), document)
+    return Recipe(_name(path), path, config, tuple(header), document)
+
+
+def _name(path: Path) -> str:
+    """Return a file's stem; the recipe that a run left behind is still called as it was."""
+    record = path.parent / "run.json"
+    if path.name == "recipe.yaml" and record.is_file():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(record.read_text(encoding="utf-8"))["recipe"])
+    return path.stem
 
 
 def list_recipes(task: str | None = None) -> list[Recipe]:

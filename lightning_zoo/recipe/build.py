@@ -46,6 +46,8 @@ def _value(value: Any, *, deferred: bool = False) -> Any:
         if deferred:
             return functools.partial(_callable(value), **_arguments(value))
         return build(value)
+    if isinstance(value, dict):
+        return {key: _value(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_value(item) for item in value]
     return value

@@ -160,7 +160,19 @@ def _arguments(
 
 def _value(value: Any, parameter: Parameter, path: KeyPath) -> Iterator[Problem]:
     if isinstance(value, dict) and "class_path" in value:
+        if parameter.takes and value["class_path"] != parameter.takes:
+            text = f"{_dotted(path)}.class_path is {value['class_path']!r}; expected "
+            yield Problem((*path, "class_path"), text + parameter.takes)
+            return
         yield from _node(value, path, deferred=parameter.deferred)
+    elif (
+        isinstance(value, dict)
+        and parameter.takes is None
+        and any(isinstance(v, dict) for v in value.values())
+    ):
+        for key, item in value.items():  # a node within plain data: model_args
+            if isinstance(item, dict) and "class_path" in item:
+                yield from _node(item, (*path, key), deferred=False)
     elif isinstance(value, list) and any(isinstance(v, dict) and "class_path" in v for v in value):
         for i, item in enumerate(value):
             if isinstance(item, dict):

@@ -40,6 +40,11 @@ class Parameter:
             isinstance(node, ast.Name) and node.id in DEFERRED for node in ast.walk(self.annotation)
         )
 
+    @property
+    def takes(self) -> str | None:
+        """Name of the class of ours that the value is an object of, None where it is no such."""
+        return node_class(self.annotation)
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -179,6 +184,16 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 }
 
 
+def node_class(annotation: ast.expr | None) -> str | None:
+    """Return the class of ours that an annotation names (``FineTuning | None``), else None."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return node_class(left) or node_class(right)
+        case ast.Name(id=name) if name in our_classes():
+            return name
+    return None
+
+
 def accepts(annotation: ast.expr | None, value: Any) -> bool:
     """Whether plain YAML data fits; an annotation that says nothing here takes all."""
     match annotation:
@@ -190,6 +205,8 @@ def accepts(annotation: ast.expr | None, value: Any) -> bool:
             if isinstance(value, bool) and name != "bool":
                 return False
             return isinstance(value, _SCALARS[name])
+        case ast.Name(id=name) if name in our_classes():
+            return False  # an object, and this is plain data
         case ast.Subscript(value=ast.Name(id=name), slice=inner):
             if name == "Optional":
                 return value is None or accepts(inner, value)
@@ -239,6 +256,8 @@ def describe(annotation: ast.expr | None) -> str:
             return "null"
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return f"{describe(left)} or {describe(right)}"
+        case ast.Name(id=name) if name in our_classes():
+            return f"class_path: {name} with init_args"
         case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
             return f"{describe(inner)} or null"
         case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=items)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,14 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError
 from lightning_zoo.metrics import SampleMean
-from lightning_zoo.models import get_entry
+from lightning_zoo.models import get_entry, get_model, hub
+from lightning_zoo.models.transfer import KeptRows, head_tensors, keep_class_rows, table
 from lightning_zoo.optim import (
     LR_FACTOR,
+    FineTuning,
     Length,
     OptimizerCallable,
     ScheduleCallable,
+    Thaw,
     averaged_copy,
     param_groups,
     reference_decay,
@@ -28,13 +33,37 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a task's network is built from.
+
+    Attributes:
+        model: Name of the network.
+        num_classes: Its classes.
+        weights: Published name or file that it starts from; None for none.
+        model_args: Further arguments of its constructor.
+    """
+
+    model: str
+    num_classes: int
+    weights: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return the network."""
+        return get_model(
+            self.model, weights=self.weights, num_classes=self.num_classes, **self.model_args
+        )
+
+
 class Task(LightningModule):
     """One network, what it minimises and what it is measured by.
 
     Args:
-        network: The plain module that is trained.
+        origin: What the network that is trained is built from.
         optimizer: Optimizer that waits for its parameters.
         lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        finetuning: How what the weights brought learns; None: as all the rest does.
         mean: Per-channel mean of RGB values in [0, 1] that images are normalised with.
         std: Per-channel standard deviation.
         norm_weight_decay: Weight decay of normalisation layers; None leaves the optimizer's.
@@ -60,10 +89,11 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        origin: Origin,
         *,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         norm_weight_decay: float | None = None,
@@ -75,7 +105,9 @@ class Task(LightningModule):
     ) -> None:
         super().__init__()
         self.memory_format = self.channels_last_format if channels_last else torch.contiguous_format
+        network = origin.build()
         self.model = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.origin, self.finetuning = origin, finetuning
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
         self.norm_weight_decay, self.bias_weight_decay = norm_weight_decay, bias_weight_decay
         self.ema_decay, self.ema_every_steps = ema_decay, ema_every_steps
@@ -95,6 +127,11 @@ class Task(LightningModule):
         self.loss_sum: Tensor | None = None
         self.loss_count = 0
         self.val_loss = SampleMean()
+        # Of fine-tuning: the parameters that are new, what holds the others, what the head kept
+        self.head: tuple[str, ...] | None = None
+        self.thaw: Thaw | None = None
+        self.kept_rows: KeptRows | None = None
+        self.is_resumed = hub.is_structure_only()
 
     def configure(self, length: Length, *, batch_size: int, lr_scale: float, seed: int) -> None:
         """Tell the task about the run it is part of; called once, before the trainer starts.
@@ -114,6 +151,58 @@ class Task(LightningModule):
                 epochs=length.epochs,
             )
             self.ema.multi_avg_fn = averaged_copy(nn.Identity(), decay).multi_avg_fn
+        if self.finetuning is not None and not self.is_resumed:
+            self._begin_finetuning(self.finetuning)
+
+    def _begin_finetuning(self, finetuning: FineTuning) -> None:
+        """Give known classes their rows, and find what is new."""
+        origin, loaded = self.origin, hub.from_file(self.model)
+        if not loaded:
+            return
+        if origin.weights is not None and finetuning.keep_known_classes and self.class_names:
+            self.kept_rows = keep_class_rows(
+                self.model,
+                model=origin.model,
+                weights=origin.weights,
+                class_names=self.class_names,
+                model_args=origin.model_args,
+            )
+            if self.ema is not None:
+                self.ema.module.load_state_dict(self.model.state_dict())
+        names = [name for name, _ in self.model.named_parameters()]
+        head = [name for name in names if name not in loaded]
+        if not head:  # the file brought that too
+            found = head_tensors(
+                origin.model,
+                origin.num_classes,
+                weights=origin.weights,
+                model_args=origin.model_args,
+            )
+            head = [name for name in names if name in found]
+        self._finetune(finetuning, head)
+
+    def _finetune(self, finetuning: FineTuning, head: Sequence[str]) -> None:
+        self.head = tuple(head)
+        steps = finetuning.frozen_steps(self.length)
+        self.thaw = Thaw(self.model, self.head, steps, freeze_norms=finetuning.freeze_norms)
+
+    def explain_finetuning(self) -> list[str]:
+        """Return sentences on what fine-tuning does, for people; none of a run that goes on."""
+        if self.finetuning is None or self.is_resumed:
+            return []
+        if self.head is None or self.thaw is None:
+            return ["finetuning has no effect: the network starts from random weights"]
+        report = getattr(self.model, "load_report", None)
+        lines = [] if report is None else table(report, self.kept_rows).splitlines()
+        wait = f"stands still for {counted(self.thaw.steps, 'step')}, then " * bool(self.thaw.steps)
+        rate = f"learns at {self.finetuning.backbone_lr_factor:g} of the head's rate"
+        lines.append(f"the rest {wait}{rate}")
+        if self.finetuning.stage_factor != 1:
+            factor = f"{self.finetuning.stage_factor:g}"
+            lines.append(f"(times {factor} for each stage towards the input)")
+        if self.finetuning.freeze_norms:
+            lines.append("(its batch norms stay as they are)")
+        return lines
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule that steps with it."""
@@ -122,6 +211,11 @@ class Task(LightningModule):
             norm_weight_decay=self.norm_weight_decay,
             bias_weight_decay=self.bias_weight_decay,
             lr_factors=self.lr_factors(),
+            layers=(
+                self.finetuning.layers(self.model, self.head)
+                if self.finetuning is not None and self.head is not None
+                else ()
+            ),
         )
         optimizer = self.optimizer(groups)
         for group in optimizer.param_groups:
@@ -193,6 +287,13 @@ class Task(LightningModule):
         torch.default_generator.manual_seed(key % 2**63)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(key % 2**63)
+        if self.thaw is not None:
+            self.thaw.prepare(self.trainer.global_step, toggle=self.trainer.world_size == 1)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Forget the gradients of what stands still, before they are clipped."""
+        if self.thaw is not None:
+            self.thaw.drop(self.trainer.global_step)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -241,11 +342,15 @@ class Task(LightningModule):
         self.loss_sum, self.loss_count = None, 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the epoch's loss so far, summed over ranks."""
+        """Keep the epoch's loss so far, summed over ranks, and what is new in fine-tuning."""
         checkpoint["epoch_loss"] = self._epoch_loss_of_all_ranks().cpu()
+        if self.head is not None:
+            checkpoint["finetuning"] = {"head": list(self.head)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the epoch's loss up again, on one rank."""
+        """Take the epoch's loss up again, on one rank, and go on with fine-tuning."""
+        if "finetuning" in checkpoint and self.finetuning is not None:
+            self._finetune(self.finetuning, checkpoint["finetuning"]["head"])
         if "epoch_loss" in checkpoint and self._trainer is not None and self.global_rank == 0:
             total, samples = checkpoint["epoch_loss"]
             self.loss_sum, self.loss_count = total.clone(), int(samples)

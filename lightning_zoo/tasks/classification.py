@@ -9,9 +9,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from lightning_zoo.metrics import TopKAccuracy
-from lightning_zoo.models import get_model
-from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
-from lightning_zoo.tasks.base import IMAGENET_MEAN, IMAGENET_STD, Task, check_model_task
+from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
+from lightning_zoo.tasks.base import IMAGENET_MEAN, IMAGENET_STD, Origin, Task, check_model_task
 from lightning_zoo.transforms.mixing import Mixing
 
 Batch = dict[str, Any]
@@ -30,6 +29,7 @@ class ClassificationTask(Task):
             average precision) rather than exactly one (cross entropy, accuracy).
         optimizer: Optimizer that waits for its parameters.
         lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        finetuning: See :class:`~lightning_zoo.optim.FineTuning`; None trains all of it alike.
         label_smoothing: Share of the target spread evenly over all classes.
         aux_weight: Weight of each auxiliary head's loss (GoogLeNet 0.3, Inception v3 0.4).
         mixup_alpha: Parameter of mixup's beta distribution; 0 turns it off.
@@ -57,6 +57,7 @@ class ClassificationTask(Task):
         multilabel: bool = False,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.3,
         mixup_alpha: float = 0.0,
@@ -74,9 +75,10 @@ class ClassificationTask(Task):
         if num_classes is None:
             raise ValueError("num_classes is None and no data set was there to count the classes")
         super().__init__(
-            get_model(model, weights=weights, num_classes=num_classes, **(model_args or {})),
+            Origin(model, num_classes, weights, model_args or {}),
             optimizer=optimizer,
             lr_schedule=lr_schedule,
+            finetuning=finetuning,
             mean=mean,
             std=std,
             norm_weight_decay=norm_weight_decay,

@@ -7,12 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_zoo.errors import ZooError
+from lightning_zoo.errors import NotFiniteError
 from lightning_zoo.metrics import CocoMetric, NamedMeans
-from lightning_zoo.models import get_model
 from lightning_zoo.models.detection.mask_rcnn import MaskRCNN
-from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
-from lightning_zoo.tasks.base import Task, check_model_task
+from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
+from lightning_zoo.tasks.base import Origin, Task, check_model_task
 
 Batch = dict[str, Any]
 
@@ -35,6 +34,7 @@ class DetectionTask(Task):
             ``box_score_thresh`` ...).
         optimizer: Optimizer that waits for its parameters.
         lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        finetuning: See :class:`~lightning_zoo.optim.FineTuning`; None trains all of it alike.
         norm_weight_decay: See :class:`~lightning_zoo.tasks.base.Task`.
         bias_weight_decay: See there.
         ema_decay: See there.
@@ -61,6 +61,7 @@ class DetectionTask(Task):
         model_args: dict[str, Any] | None = None,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         norm_weight_decay: float | None = None,
         bias_weight_decay: float | None = None,
         ema_decay: float | None = None,
@@ -77,9 +78,10 @@ class DetectionTask(Task):
             args["trainable_backbone_layers"] = trainable_backbone_layers
         args["pretrained_backbone"] = pretrained_backbone and weights is None
         super().__init__(
-            get_model(model, weights=weights, num_classes=num_classes, **args),
+            Origin(model, num_classes, weights, args),
             optimizer=optimizer,
             lr_schedule=lr_schedule,
+            finetuning=finetuning,
             norm_weight_decay=norm_weight_decay,
             bias_weight_decay=bias_weight_decay,
             ema_decay=ema_decay,
@@ -107,14 +109,14 @@ class DetectionTask(Task):
         """Return the sum of the losses of one batch.
 
         Raises:
-            ZooError: If the loss is no finite number.
+            NotFiniteError: If the loss is no finite number.
         """
         losses = self.model(batch["image"], batch["target"])
         loss = torch.stack(list(losses.values())).sum()
         # reading the value makes a GPU wait, so there it is looked at when it is logged anyway
         logged = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if (logged or self.device.type == "cpu") and not math.isfinite(loss.item()):
-            raise ZooError(self._not_finite(losses, batch["id"]))
+            raise NotFiniteError(self._not_finite(losses, batch["id"]))
         self.record_loss(loss, len(batch["image"]), losses)
         return loss
 

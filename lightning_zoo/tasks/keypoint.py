@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_zoo.keypoints import get_skeleton
-from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
+from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
 from lightning_zoo.tasks.detection import DetectionTask
 
 
@@ -15,7 +15,7 @@ class KeypointTask(DetectionTask):
     Args:
         model: Name of the network.
         num_classes: Number of classes with the background, which is class 0; None takes the data's.
-        keypoints: Name of the skeleton, or a YAML file with one (see
+        keypoints: Name of the skeleton, a YAML file with one, or its content (see
             :func:`lightning_zoo.keypoints.get_skeleton`); the data module takes the same.
         weights: See DetectionTask.
         pretrained_backbone: See there.
@@ -23,6 +23,7 @@ class KeypointTask(DetectionTask):
         model_args: See there.
         optimizer: See there.
         lr_schedule: See there.
+        finetuning: See there.
         norm_weight_decay: See there.
         bias_weight_decay: See there.
         ema_decay: See there.
@@ -41,13 +42,14 @@ class KeypointTask(DetectionTask):
         model: str,
         *,
         num_classes: int | None = None,
-        keypoints: str = "coco_person",
+        keypoints: str | dict[str, Any] = "coco_person",
         weights: str | None = None,
         pretrained_backbone: bool = False,
         trainable_backbone_layers: int | None = None,
         model_args: dict[str, Any] | None = None,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         norm_weight_decay: float | None = None,
         bias_weight_decay: float | None = None,
         ema_decay: float | None = None,
@@ -66,6 +68,7 @@ class KeypointTask(DetectionTask):
             model_args={"num_keypoints": len(self.skeleton), **(model_args or {})},
             optimizer=optimizer,
             lr_schedule=lr_schedule,
+            finetuning=finetuning,
             norm_weight_decay=norm_weight_decay,
             bias_weight_decay=bias_weight_decay,
             ema_decay=ema_decay,

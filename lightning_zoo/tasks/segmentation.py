@@ -9,9 +9,8 @@ from torch import Tensor
 
 from lightning_zoo.errors import ZooError
 from lightning_zoo.metrics import ConfusionMatrix
-from lightning_zoo.models import get_model
-from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
-from lightning_zoo.tasks.base import IMAGENET_MEAN, IMAGENET_STD, Task, check_model_task
+from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
+from lightning_zoo.tasks.base import IMAGENET_MEAN, IMAGENET_STD, Origin, Task, check_model_task
 
 Batch = dict[str, Any]
 VOID = 255  # the label of pixels that nobody has to know
@@ -39,6 +38,7 @@ class SegmentationTask(Task):
         model_args: Further arguments of the network's constructor.
         optimizer: Optimizer that waits for its parameters.
         lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        finetuning: See :class:`~lightning_zoo.optim.FineTuning`; None trains all of it alike.
         mean: See :class:`~lightning_zoo.tasks.base.Task`.
         std: See there.
         norm_weight_decay: See there.
@@ -71,6 +71,7 @@ class SegmentationTask(Task):
         model_args: dict[str, Any] | None = None,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         norm_weight_decay: float | None = None,
@@ -103,9 +104,10 @@ class SegmentationTask(Task):
         if aux_loss:
             args["aux_loss"] = True
         super().__init__(
-            get_model(model, weights=weights, num_classes=num_classes, **args),
+            Origin(model, num_classes, weights, args),
             optimizer=optimizer,
             lr_schedule=lr_schedule,
+            finetuning=finetuning,
             mean=mean,
             std=std,
             norm_weight_decay=norm_weight_decay,

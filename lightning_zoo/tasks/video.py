@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_zoo.metrics import VideoAccuracy
-from lightning_zoo.models import get_model
-from lightning_zoo.optim import OptimizerCallable, ScheduleCallable
-from lightning_zoo.tasks.base import Task, check_model_task
+from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
+from lightning_zoo.tasks.base import Origin, Task, check_model_task
 
 Batch = dict[str, Any]
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
@@ -27,6 +26,7 @@ class VideoTask(Task):
         model_args: Further arguments of the network's constructor.
         optimizer: Optimizer that waits for its parameters.
         lr_schedule: Schedule that waits for the run's length; None keeps the rate.
+        finetuning: See :class:`~lightning_zoo.optim.FineTuning`; None trains all of it alike.
         label_smoothing: Share of the target spread evenly over all classes.
         mean: See :class:`~lightning_zoo.tasks.base.Task`; Kinetics' by default.
         std: See there; Kinetics' by default.
@@ -53,6 +53,7 @@ class VideoTask(Task):
         model_args: dict[str, Any] | None = None,
         optimizer: OptimizerCallable,
         lr_schedule: ScheduleCallable | None = None,
+        finetuning: FineTuning | None = None,
         label_smoothing: float = 0.0,
         mean: tuple[float, float, float] = KINETICS_MEAN,
         std: tuple[float, float, float] = KINETICS_STD,
@@ -67,9 +68,10 @@ class VideoTask(Task):
         if num_classes is None:
             raise ValueError("num_classes is None and no data set was there to count the classes")
         super().__init__(
-            get_model(model, weights=weights, num_classes=num_classes, **(model_args or {})),
+            Origin(model, num_classes, weights, model_args or {}),
             optimizer=optimizer,
             lr_schedule=lr_schedule,
+            finetuning=finetuning,
             mean=mean,
             std=std,
             norm_weight_decay=norm_weight_decay,

@@ -315,6 +315,55 @@ def test_override_within_an_argument_that_the_recipe_leaves_out(good: Recipe) ->
     assert "unknown argument of ClassificationTask 'head'" in problem
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("", True, "model.finetuning is True; expected class_path: FineTuning with init_args or"),
+        ("", {"freeze_epochs": 2}, "expected class_path: FineTuning with init_args or null"),
+        ("", {"init_args": {"freeze_epochs": 2}}, "expected class_path: FineTuning with init_args"),
+        (".class_path", "Constant", "finetuning.class_path is 'Constant'; expected FineTuning"),
+        (".freeze_epoch", 2, "unknown argument of FineTuning 'freeze_epoch'; did you mean freeze_"),
+        (".freeze_epochs", "x", "model.finetuning.freeze_epochs is 'x'; expected a number"),
+        (".freeze_norms", 1, "model.finetuning.freeze_norms is 1; expected true or false"),
+    ],
+)
+def test_an_argument_that_is_an_object(good: Recipe, key: str, value: Any, expected: str) -> None:
+    node = {"class_path": "FineTuning", "init_args": {"freeze_epochs": 0.5}}
+    with_node = good.with_overrides([("model.finetuning", node)]).check()
+    assert with_node.with_overrides([("model.finetuning", None)]).check()
+    with pytest.raises(ZooError) as caught:
+        with_node.with_overrides([(f"model.finetuning{key}", value)]).check()
+    assert expected in str(caught.value)
+
+
+def test_a_class_within_plain_data_is_checked_and_built(good: Recipe) -> None:
+    anchors = {
+        "class_path": "lightning_zoo.models.detection.anchors.AnchorGenerator",
+        "init_args": {"sizes": [[16], [32]], "aspect_ratios": [[1.0]] * 2},
+    }
+    key = "model.model_args.rpn_anchor_generator"
+    recipe = load_recipe("fasterrcnn_r50_fpn").with_overrides([(key, anchors)])
+    assert recipe.problems() == []
+    assert "unknown argument of AnchorGenerator 'size'" in str(
+        recipe.with_overrides([(f"{key}.size", 3)]).problems()
+    )
+    outside = recipe.with_overrides([(f"{key}.class_path", "os.path.Sizes")])
+    assert "outside what recipes may use" in str(outside.problems())
+    inner = {"class_path": "torch.nn.Flatten", "init_args": {"start_dim": 2}}
+    made = build({"class_path": "torch.nn.ModuleDict", "init_args": {"modules": {"deep": inner}}})
+    assert made["deep"].start_dim == 2
+
+
+def test_the_recipe_of_a_run_is_called_as_it_was(good: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    assert load_recipe(path).name == "recipe"
+    (tmp_path / "run.json").write_text('{"recipe": "cells_resnet18"}')
+    assert load_recipe(path).name == "cells_resnet18"
+    (tmp_path / "run.json").write_text("damaged")
+    assert load_recipe(path).name == "recipe"
+
+
 def test_mistakes_of_overrides_name_the_option(good: Recipe) -> None:
     changed = good.with_overrides([("model.optimizer.lrr", 1), ("trainer.max_epochs", "many")])
     assert changed.problems() == [
