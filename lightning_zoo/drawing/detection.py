@@ -58,6 +58,7 @@ def draw_objects(
     keypoints: Any = None,
     skeleton: Skeleton | None = None,
     iscrowd: Any = None,
+    most_pixels: int | None = MOST_PIXELS,
 ) -> NDArray[np.uint8]:
     """Return the image with the objects drawn into it.
 
@@ -65,7 +66,7 @@ def draw_objects(
     top; where there is no room for an object's name beside others, its colour has to say it.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``, or grey ``(H, W)``; longer than 2048 pixels it is reduced.
+        image: uint8 RGB ``(H, W, 3)``, or grey ``(H, W)``.
         boxes: ``(N, 4)`` ``x1, y1, x2, y2`` in pixels.
         labels: ``(N,)`` whole numbers.
         class_names: Name of each label, by position or as a mapping.
@@ -75,8 +76,9 @@ def draw_objects(
         keypoints: ``(N, K, 3)`` ``x, y, visibility``; those of visibility 0 are not drawn.
         skeleton: Its bones join the keypoints; None draws points alone.
         iscrowd: ``(N,)``; crowds have dashed boxes and hatched masks.
+        most_pixels: Images whose longer side is longer are reduced to it; None keeps the size.
     """
-    canvas = _Canvas(_rgb(image))
+    canvas = _Canvas(_rgb(image), most_pixels)
     objects = _objects(canvas, boxes, labels, class_names, scores, masks, keypoints, iscrowd)
     objects.sort(key=lambda one: -_area(one.box))
     canvas.draw_masks(objects)
@@ -229,8 +231,8 @@ def _objects(
 class _Canvas:
     """A picture that grows object by object."""
 
-    def __init__(self, image: Image.Image) -> None:
-        self.factor = min(1.0, MOST_PIXELS / max(image.size))
+    def __init__(self, image: Image.Image, most_pixels: int | None) -> None:
+        self.factor = min(1.0, most_pixels / max(image.size)) if most_pixels else 1.0
         if self.factor < 1:
             image = Image.fromarray(resized(image, self.factor))
         self.picture = image

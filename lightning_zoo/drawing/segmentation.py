@@ -85,6 +85,25 @@ def draw_classes(
     return np.concatenate([drawn, legend])
 
 
+def draw_classes_within(
+    image: NDArray[np.uint8], labels: Labels, class_names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Return the image in its own size with the classes found, their names over its lower edge.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        labels: uint8 ``(H, W)``.
+        class_names: Name of each class.
+    """
+    drawn = _draw(image, labels, class_names, 1.0)
+    legend = _legend(shares(labels, class_names), drawn.shape[1], with_shares=True)
+    height = legend.shape[0]
+    if height * 3 > drawn.shape[0]:  # it would hide too much
+        return drawn
+    drawn[-height:] = (drawn[-height:] + 3 * legend.astype(np.uint16)) // 4
+    return drawn
+
+
 def _edges(labels: Labels) -> NDArray[np.bool_]:
     """Return where one of the four neighbours has another label."""
     edge = np.zeros(labels.shape, np.bool_)

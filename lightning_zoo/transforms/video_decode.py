@@ -3,7 +3,7 @@
 A file is looked at once, by :func:`probe`, which finds the time of every frame and decodes the
 first alone; :func:`read_frames` then seeks to the key frame before the first wanted frame, decodes
 on from there and converts the wanted frames alone. Where a seek does not lead to the wanted frames,
-they are decoded from the file's start.
+they are decoded from the file's start. :func:`stream_frames` gives all of them, one after another.
 
 Frames are turned and mirrored as players show them; the shape of pixels (sample aspect ratio) is
 left as stored. A frame is identified by its presentation time. Files that have none (AVI with
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -172,6 +172,76 @@ def read_frames(
     return pictures.array[places]
 
 
+def stream_frames(
+    path: str | os.PathLike[str], frames: FrameTimes, *, every: int = 1, threads: int = 1
+) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    """Yield each n-th frame of a video with its position, as RGB, uint8 (H, W, 3), one at a time.
+
+    Args:
+        path: The file.
+        frames: What :func:`probe` found in it.
+        every: Which frames: those whose position it divides.
+        threads: Threads of the decoder; 0 leaves the number to FFmpeg.
+
+    Raises:
+        VideoError: After all frames that can be decoded, if there should have been more.
+    """
+    file = os.fspath(path)
+    converter = _Converter(frames)
+    good = 0
+    with _opened(file, threads) as container:
+        stream = container.streams[frames.stream]
+        watched = _Watched(_packets(container, [stream]))
+        for i, frame in enumerate(_frames(watched, stream)):
+            place = i
+            if frames.by_time:
+                place = len(frames) if frame.pts is None else frames.pts.searchsorted(frame.pts)
+            if place >= len(frames) or frame.is_corrupt:
+                continue
+            if frames.by_time and frames.pts[place] != frame.pts:
+                continue
+            good += 1
+            if place % every == 0:
+                yield int(place), converter.rgb(frame)
+        total = max(len(frames), _declared(container, stream, frames))
+        if good < len(frames) or watched.corrupt or watched.count < total:
+            raise VideoError(
+                file, f"the file is cut off or damaged; {good} of {total} frames could be decoded"
+            )
+
+
+class _Watched:
+    """Packets on their way to the decoder, counted."""
+
+    def __init__(self, packets: Iterator[Any]) -> None:
+        self._packets = packets
+        self.count = 0
+        self.corrupt = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self._packets:
+            self.count += 1
+            self.corrupt |= packet.is_corrupt
+            yield packet
+
+
+def _declared(container: Any, stream: Any, frames: FrameTimes) -> int:
+    """Return how many frames the file's header promises, 0 where it says nothing sure."""
+    kind = container.format.name.partition(",")[0]
+    if kind == "mov":
+        return int(stream.frames)
+    if (
+        kind == "matroska"
+        and len(container.streams) == 1
+        and container.duration
+        and len(frames) > 1
+    ):
+        rate = (len(frames) - 1) / float(frames.seconds[-1])
+        promised = int(container.duration / 1e6 * rate)
+        return promised if promised > len(frames) + rate else 0  # a second is no proof
+    return 0
+
+
 def resample(frames: FrameTimes, rate: float | None) -> NDArray[np.int32]:
     """Return the frame to show at each tick of another rate, int32 (K).
 
@@ -265,6 +335,27 @@ class _PacketTable:
         return pts[pts >= start], keys[keys >= start]
 
 
+class _Converter:
+    """Makes RGB of decoded frames, turned and mirrored as they are displayed."""
+
+    def __init__(self, frames: FrameTimes) -> None:
+        self._frames = frames
+        self._reformatter = _av().video.reformatter.VideoReformatter()
+        # by default PyAV 17 and later start a thread for each core, for each file
+        self._threads = {"threads": 1} if int(_av().__version__.partition(".")[0]) >= 17 else {}
+
+    def rgb(self, frame: Any) -> NDArray[np.uint8]:
+        """Return a frame, uint8 (H, W, 3)."""
+        rotation = self._frames.rotation
+        height, width = self._frames.size[::-1] if rotation % 180 else self._frames.size
+        # streams that change their size are scaled to the first frame's
+        rgb = self._reformatter.reformat(frame, width, height, "rgb24", **self._threads)
+        pixels = rgb.to_ndarray()
+        if self._frames.mirrored:
+            pixels = pixels[:, ::-1]
+        return np.rot90(pixels, rotation // 90)
+
+
 class _Pictures:
     """The wanted frames, by time or, where times do not identify them, by position."""
 
@@ -273,23 +364,13 @@ class _Pictures:
         self._rows = {int(key): row for row, key in enumerate(keys)}
         self.missing = set(self._rows)
         self.array = np.empty((len(wanted), *frames.size, 3), np.uint8)
-        self._frames = frames
-        self._reformatter = _av().video.reformatter.VideoReformatter()
-        # by default PyAV 17 and later start a thread for each core, for each file
-        self._threads = {"threads": 1} if int(_av().__version__.partition(".")[0]) >= 17 else {}
+        self._converter = _Converter(frames)
 
     def add(self, key: int, frame: Any) -> None:
         """Convert a frame if it is wanted; one that the decoder had to mend stays missing."""
         if key not in self.missing or frame.is_corrupt:
             return
-        rotation = self._frames.rotation
-        height, width = self._frames.size[::-1] if rotation % 180 else self._frames.size
-        # streams that change their size are scaled to the first frame's
-        rgb = self._reformatter.reformat(frame, width, height, "rgb24", **self._threads)
-        pixels = rgb.to_ndarray()
-        if self._frames.mirrored:
-            pixels = pixels[:, ::-1]
-        self.array[self._rows[key]] = np.rot90(pixels, rotation // 90)
+        self.array[self._rows[key]] = self._converter.rgb(frame)
         self.missing.discard(key)
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_zoo.drawing import Tile
-from lightning_zoo.drawing.detection import detection_tile, draw_objects
+from lightning_zoo.drawing.detection import MOST_PIXELS, detection_tile, draw_objects
+from lightning_zoo.engine.predict.results import ImageResult, Pixels, Row
+from lightning_zoo.engine.predict.thresholds import Thresholds
 from lightning_zoo.keypoints import Skeleton, get_skeleton
 from lightning_zoo.metrics.coco import encode_masks
 from lightning_zoo.models.registry import ModelEntry
 
-Found = dict[str, Tensor]
+Found = dict[str, Any]
 TILE = 480  # pixels
 
 
@@ -32,6 +34,7 @@ class DetectedObject:
             mask head.
         keypoints: ``x, y, score`` of each keypoint, of networks with a keypoint head; the score is
             a logit, above 0 where the network is sure.
+        number: The network's label of the class; COCO's number of published detectors.
     """
 
     label: str
@@ -39,25 +42,61 @@ class DetectedObject:
     box: tuple[float, float, float, float]
     mask: dict[str, Any] | None = None
     keypoints: tuple[tuple[float, float, float], ...] | None = None
+    number: int = field(default=0, kw_only=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, rounded; what the network has no head for is left out."""
+        found: dict[str, Any] = {
+            "label": self.label,
+            "score": round(self.score, 4),
+            "box": [round(v, 1) for v in self.box],
+        }
+        if self.mask is not None:
+            found["mask"] = self.mask
+        if self.keypoints is not None:
+            found["keypoints"] = [
+                (round(x, 1), round(y, 1), round(s, 3)) for x, y, s in self.keypoints
+            ]
+        return found
+
+    def as_coco(self) -> dict[str, Any]:
+        """Return it as COCO's entry, in full precision."""
+        x1, y1, x2, y2 = np.array(self.box, np.float32)  # subtracted in the network's precision
+        box = [float(v) for v in (x1, y1, x2 - x1, y2 - y1)]
+        found = {
+            "label": self.label, "category_id": self.number, "score": self.score, "bbox": box,
+            "area": box[2] * box[3],
+        }  # fmt: skip
+        if self.mask is not None:
+            from pycocotools import mask as coco_mask
+
+            found |= {"segmentation": self.mask, "area": float(coco_mask.area(self.mask))}
+        if self.keypoints is not None:
+            found["keypoints"] = [v for x, y, s in self.keypoints for v in (x, y, 2 * (s > 0))]
+        return found
 
 
 @dataclass(frozen=True)
-class Detections:
-    """What a detector finds in one image.
+class Detections(ImageResult):
+    """What a detector finds in one image, or in one frame.
 
     Attributes:
-        file: The image.
+        file: The image or video.
         width: Its width in pixels.
         height: Its height in pixels.
         objects: The objects, best first.
-        raw: The network's tensors of the same objects, for drawing.
+        raw: The network's tensors of the same objects, the masks run-length encoded; empty for the
+            frames of a film.
+        skeleton: What the keypoints are, where there are some.
+        frame: Of a film's frames: which one, counted from 0.
+        time: Of a film's frames: seconds since the first one.
     """
 
-    file: str
-    width: int
-    height: int
+    width: int = field()
+    height: int = field()
     objects: tuple[DetectedObject, ...]
-    raw: Found
+    raw: Found = field(default_factory=dict, repr=False, compare=False)
+    skeleton: Skeleton | None = field(default=None, kw_only=True, repr=False)
 
     def summary(self) -> str:
         """Return what a person reads of it, in one line."""
@@ -66,11 +105,74 @@ class Detections:
             counts[one.label] = counts.get(one.label, 0) + 1
         return ", ".join(f"{n} {label}" for label, n in counts.items()) or "nothing"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain data; what the network has no head for is left out."""
-        objects = [{k: v for k, v in asdict(one).items() if v is not None} for one in self.objects]
-        size = {"width": self.width, "height": self.height}
-        return {"file": self.file, **size, "objects": objects}
+    def found(self) -> dict[str, Any]:
+        """Return the objects as plain data, in pixels to one decimal."""
+        objects = [one.as_json() for one in self.objects]
+        return {"width": self.width, "height": self.height, "objects": objects}
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each object."""
+        for one in self.objects:
+            found = one.as_json()
+            x1, y1, x2, y2 = found["box"]
+            size = {"width": round(x2 - x1, 1), "height": round(y2 - y1, 1)}
+            yield {"label": one.label, "score": found["score"], "x": x1, "y": y1, **size}
+
+    def draw(self, image: Pixels) -> Pixels:
+        """Return the image, uint8 RGB ``(H, W, 3)``, with its objects."""
+        return self.drawn(image, None)
+
+    def drawn(self, image: Pixels, most_pixels: int | None) -> Pixels:
+        """Return the image with its objects, reduced to ``most_pixels`` where it is longer."""
+        found = self.arrays()
+        keypoints = found.get("keypoints")
+        if keypoints is not None:  # those that the network is not sure of are not drawn
+            keypoints = np.dstack([keypoints[..., :2], found["keypoints_scores"] > 0])
+        return draw_objects(
+            image, found["boxes"], found["labels"], self.names(), scores=found["scores"],
+            masks=found.get("masks"), keypoints=keypoints, skeleton=self.skeleton,
+            most_pixels=most_pixels,
+        )  # fmt: skip
+
+    def names(self) -> dict[int, str]:
+        """Return the names of the labels found."""
+        return {one.number: one.label for one in self.objects}
+
+    def arrays(self) -> Found:
+        """Return the objects as drawing takes them, as :attr:`raw` has them."""
+        objects = self.objects
+        found: Found = {
+            "boxes": np.array([one.box for one in objects], np.float64).reshape(-1, 4),
+            "labels": np.array([one.number for one in objects], np.int64),
+            "scores": np.array([one.score for one in objects], np.float64),
+        }
+        if objects and objects[0].mask is not None:
+            found["masks"] = [one.mask for one in objects]
+        if objects and objects[0].keypoints is not None:
+            points = np.array([one.keypoints for one in objects])  # (N, K, 3)
+            found["keypoints_scores"] = points[..., 2].copy()
+            found["keypoints"] = points
+            points[..., 2] = 1
+        return found
+
+    def coco_entries(self) -> list[dict[str, Any]]:
+        """Return an entry for each object."""
+        return [one.as_coco() for one in self.objects]
+
+    def record(self) -> dict[str, Any]:
+        """Return all that a frame says, as plain data."""
+        return {"objects": [asdict(one) for one in self.objects]}
+
+    def restored(self, record: Mapping[str, Any]) -> Self:
+        """Return the result that a record says."""
+        objects = []
+        for one in record["objects"]:
+            points = one["keypoints"]
+            keypoints = None if points is None else tuple(tuple(point) for point in points)
+            objects.append(
+                DetectedObject(**{**one, "box": tuple(one["box"]), "keypoints": keypoints})
+            )
+        return replace(self, **{**record, "objects": tuple(objects), "raw": {}})
 
 
 @dataclass
@@ -80,76 +182,58 @@ class Detector:
     Attributes:
         detect: Returns the network's detections of uint8 images, a list of ``(3, H, W)``.
         class_names: Name of each class; 0 is the background.
-        threshold: Score from which an object counts as found.
+        thresholds: Score from which an object counts as found.
         skeleton: What the keypoints are, where the network finds some.
         batch: Images at once; they differ in size, and one at a time needs the least memory.
     """
 
     detect: Callable[[list[Tensor]], list[Found]]
     class_names: Sequence[str]
-    threshold: float
+    thresholds: Thresholds
     skeleton: Skeleton | None = None
     batch: int = 1
 
-    def __call__(self, images: Sequence[tuple[Path, Any]]) -> list[Detections]:
+    def __post_init__(self) -> None:
+        self._least = torch.tensor(self.thresholds.of(self.class_names))
+
+    def __call__(self, images: Sequence[tuple[Path, Pixels]]) -> list[Detections]:
         """Return the objects of each pair of file and decoded image, uint8 ``(H, W, 3)``."""
         tensors = [torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1))) for _, i in images]
         found = self.detect(tensors)
         return [self._result(f, i, one) for (f, i), one in zip(images, found, strict=True)]
 
-    def _result(self, file: Path, image: Any, found: Found) -> Detections:
-        kept = found["scores"] >= self.threshold
+    def _result(self, file: Path, image: Pixels, found: Found) -> Detections:
+        kept = found["scores"] >= self._least[found["labels"]]
         found = {name: value[kept] for name, value in found.items()}
-        masks = encode_masks(found["masks"]) if "masks" in found else None
-        objects = []
-        for i, box in enumerate(found["boxes"].tolist()):
-            keypoints = None
-            if "keypoints" in found:
-                points = zip(
-                    found["keypoints"][i].tolist(), found["keypoints_scores"][i].tolist(),
-                    strict=True,
-                )  # fmt: skip
-                keypoints = tuple(
-                    (round(x, 1), round(y, 1), round(s, 3)) for (x, y, _), s in points
-                )
-            one = DetectedObject(
-                label=self.class_names[int(found["labels"][i])],
-                score=round(float(found["scores"][i]), 4),
-                box=tuple(round(v, 1) for v in box),
-                mask=_plain(masks[i]) if masks is not None else None,
-                keypoints=keypoints,
-            )
-            objects.append(one)
+        if "masks" in found:  # run lengths take a thousandth of the memory
+            found["masks"] = [_plain(rle) for rle in encode_masks(found["masks"])]
         height, width = image.shape[:2]
-        return Detections(str(file), width, height, tuple(objects), found)
+        objects = [self._object(found, i) for i in range(int(kept.sum()))]
+        return Detections(str(file), width, height, tuple(objects), found, skeleton=self.skeleton)
 
-    def tile(self, image: Any, result: Detections) -> Tile:
-        """Return the image with its objects, for a grid."""
-        return detection_tile(
-            image, result.raw, self.class_names, None,
-            skeleton=self.skeleton, score_threshold=self.threshold, width=TILE,
+    def _object(self, found: Found, i: int) -> DetectedObject:
+        keypoints = None
+        if "keypoints" in found:
+            points, sure = found["keypoints"][i].tolist(), found["keypoints_scores"][i].tolist()
+            keypoints = tuple((x, y, s) for (x, y, _), s in zip(points, sure, strict=True))
+        label = int(found["labels"][i])
+        return DetectedObject(
+            self.class_names[label], float(found["scores"][i]), tuple(found["boxes"][i].tolist()),
+            found["masks"][i] if "masks" in found else None, keypoints, number=label,
         )  # fmt: skip
 
-    def pictures(self, image: Any, result: Detections) -> dict[str, Image.Image]:
+    def tile(self, image: Pixels, result: Detections) -> Tile:
+        """Return the image with its objects, for a grid."""
+        return detection_tile(
+            image, result.arrays(), result.names(), None, skeleton=self.skeleton,
+            score_threshold=0.0, width=TILE,
+        )  # fmt: skip
+
+    def pictures(self, image: Pixels, result: Detections) -> dict[str, Image.Image]:
         """Return the image with its objects in its own size, none where that is small."""
         if max(image.shape[:2]) < TILE:
             return {}
-        raw = result.raw
-        drawn = draw_objects(
-            image, raw["boxes"], raw["labels"], self.class_names,
-            scores=raw["scores"], masks=raw.get("masks"), keypoints=_with_scores(raw),
-            skeleton=self.skeleton,
-        )  # fmt: skip
-        return {"": Image.fromarray(drawn)}
-
-
-def _with_scores(raw: Found) -> Tensor | None:
-    """Return keypoints whose visibility is 0 where the network is not sure of them."""
-    if "keypoints" not in raw:
-        return None
-    keypoints = raw["keypoints"].clone()
-    keypoints[..., 2] = (raw["keypoints_scores"] > 0).to(keypoints.dtype)
-    return keypoints
+        return {"": Image.fromarray(result.drawn(image, MOST_PIXELS))}
 
 
 def _plain(rle: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +244,7 @@ def _plain(rle: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def published_detector(entry: ModelEntry, weights: str, threshold: float) -> Detector:
+def published_detector(entry: ModelEntry, weights: str, thresholds: Thresholds) -> Detector:
     """Return a detector of the zoo with its published weights, or those of a file."""
     facts = entry.get_weights(weights if weights in entry.weights else None)
     model = entry.load_builder()(weights=weights).eval()
@@ -171,10 +255,10 @@ def published_detector(entry: ModelEntry, weights: str, threshold: float) -> Det
             return model(images)
 
     skeleton = get_skeleton("coco_person") if "kp_map" in facts.metrics else None
-    return Detector(detect, facts.class_names, threshold, skeleton)
+    return Detector(detect, facts.class_names, thresholds, skeleton)
 
 
-def detector_of_run(task: Any, class_names: Sequence[str], threshold: float) -> Detector:
+def detector_of_run(task: Any, class_names: Sequence[str], thresholds: Thresholds) -> Detector:
     """Return the detector that a run trained."""
     task.model.to(memory_format=torch.channels_last)  # a fifth faster, on a CPU too
 
@@ -182,4 +266,4 @@ def detector_of_run(task: Any, class_names: Sequence[str], threshold: float) -> 
         with torch.inference_mode():
             return task.predict_step({"image": images, "id": []}, 0)["detections"]
 
-    return Detector(detect, class_names, threshold, getattr(task, "skeleton", None))
+    return Detector(detect, class_names, thresholds, getattr(task, "skeleton", None))

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_zoo.drawing import Tile, draw_tile
 from lightning_zoo.drawing.video import FRAMES, video_tile
 from lightning_zoo.engine.predict.classification import Prediction, make_prediction
+from lightning_zoo.engine.predict.results import Pixels
 from lightning_zoo.models.registry import ModelEntry
 from lightning_zoo.transforms.video import EvalTransform
 from lightning_zoo.transforms.video_decode import probe, read_frames, resample
@@ -32,6 +33,24 @@ class Clips:
 
     clips: Tensor
     frames: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VideoPrediction(Prediction):
+    """What a classifier of videos says of one."""
+
+    def plot(self) -> Image.Image:
+        """Return some of the video's frames, from start to end, with its classes below."""
+        times = probe(self.file)
+        count = min(FRAMES, len(times))
+        places = [i * len(times) // count for i in range(count)]
+        return draw_tile(sheet_tile(read_frames(self.file, times, places), self))
+
+
+def sheet_tile(frames: Pixels, result: Prediction) -> Tile:
+    """Return frames ``(M, H, W, 3)`` as a contact sheet with the most probable classes below."""
+    names, scores = zip(*result.top, strict=True)
+    return video_tile(frames, scores, names)
 
 
 @dataclass
@@ -78,19 +97,18 @@ class VideoClassifier:
             clips.append(self.transform(frames))
         return Clips(torch.stack(clips), np.stack([sheet[place] for place in sorted(sheet)]))
 
-    def __call__(self, videos: Sequence[tuple[Path, Clips]]) -> list[Prediction]:
+    def __call__(self, videos: Sequence[tuple[Path, Clips]]) -> list[VideoPrediction]:
         """Return a prediction for each pair of file and clips: the mean of the clips' softmax."""
-        return [
-            make_prediction(
-                file, self.probabilities(video.clips).mean(dim=0).tolist(), self.class_names
-            )
-            for file, video in videos
-        ]
+        found = []
+        for file, video in videos:
+            row = self.probabilities(video.clips).mean(dim=0).tolist()
+            one = make_prediction(file, row, self.class_names, video.frames.shape[1:3])
+            found.append(VideoPrediction(**vars(one)))
+        return found
 
     def tile(self, video: Clips, result: Prediction) -> Tile:
         """Return the contact sheet with the most probable classes below."""
-        names, scores = zip(*result.top, strict=True)
-        return video_tile(video.frames, scores, names)
+        return sheet_tile(video.frames, result)
 
     def pictures(self, video: Clips, result: Prediction) -> dict[str, Image.Image]:
         """Return the contact sheet in its own size."""
