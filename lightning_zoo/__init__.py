@@ -3,6 +3,7 @@
 >>> import lightning_zoo as lz
 >>> result = lz.fit("resnet18", {"data.root": "data/imagenet"})
 >>> lz.validate(result.run).metrics["val/acc@1"]
+>>> lz.finetune("maskrcnn_resnet50_fpn", "my_data").report
 
 Importing the package imports nothing heavy: what is used is imported when it is used.
 """
@@ -16,37 +17,71 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_zoo import models as models
+    from lightning_zoo.data_check import check_data, show_data
     from lightning_zoo.engine.demo import demo
     from lightning_zoo.engine.evaluate import EvalResult, test, validate
+    from lightning_zoo.engine.finetune import (
+        FinetunePlan,
+        FinetuneResult,
+        finetune,
+        plan_finetune,
+    )
     from lightning_zoo.engine.fit import FitResult, fit
-    from lightning_zoo.engine.predict import Detections, Prediction, predict
+    from lightning_zoo.engine.predict import (
+        Detections,
+        Prediction,
+        Result,
+        Segmentation,
+        VideoResult,
+        predict,
+    )
     from lightning_zoo.engine.quantize import QuantizeResult, quantize
     from lightning_zoo.errors import ZooError
+    from lightning_zoo.export import export_run
+    from lightning_zoo.formats import read_data
     from lightning_zoo.recipe import Recipe, list_recipes, load_recipe
+    from lightning_zoo.report import make_report
 
 _HOMES = {
-    "engine": "Detections EvalResult FitResult Prediction QuantizeResult demo fit predict quantize "
-    "test validate",
+    "data_check": "check_data show_data",
+    "engine": "Detections EvalResult FinetunePlan FinetuneResult FitResult Prediction "
+    "QuantizeResult Result Segmentation VideoResult demo finetune fit plan_finetune predict "
+    "quantize test validate",
     "errors": "ZooError",
+    "export": "export_run",
+    "formats": "read_data",
     "recipe": "Recipe list_recipes load_recipe",
+    "report": "make_report",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Detections",
     "EvalResult",
+    "FinetunePlan",
+    "FinetuneResult",
     "FitResult",
     "Prediction",
     "QuantizeResult",
     "Recipe",
+    "Result",
+    "Segmentation",
+    "VideoResult",
     "ZooError",
+    "check_data",
     "demo",
+    "export_run",
+    "finetune",
     "fit",
     "list_recipes",
     "load_recipe",
+    "make_report",
     "models",
+    "plan_finetune",
     "predict",
     "quantize",
+    "read_data",
+    "show_data",
     "test",
     "validate",
 ]

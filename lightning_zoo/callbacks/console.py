@@ -34,6 +34,7 @@ class Console(Callback):
         self._first = self._seen = 0
         self._lr: float | None = None
         self._pending: int | None = None
+        self._validated: int | None = None
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
@@ -122,6 +123,7 @@ class Console(Callback):
         """Stop the training clock."""
         if not trainer.sanity_checking:
             self._train_seconds = time.monotonic() - self._epoch_start
+            self._validated = trainer.current_epoch
         self._close_bar()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -146,7 +148,8 @@ class Console(Callback):
         for name, value in trainer.callback_metrics.items():
             if self._is_shown(name, trainer.lightning_module):
                 digits = 4 if "loss" in name else 2
-                cells[name.replace("_epoch", "")] = f"{float(value):.{digits}f}"
+                old = name.startswith("val/") and self._validated != epoch
+                cells[name.replace("_epoch", "")] = "-" if old else f"{float(value):.{digits}f}"
         if self._lr is not None:
             cells["lr"] = f"{self._lr:.3g}"
         cells[self._speed] = speed(self._seen * self.images_per_batch / self._train_seconds)

@@ -17,10 +17,14 @@ from lightning_zoo.errors import ZooError, nearest, unknown
 
 # verb: (what it does, its module); the order is that of --help
 VERBS = {
+    "finetune": "train a model of the zoo on your own folder of data",
+    "data": "check, show and convert your own data",
     "fit": "train what a recipe says",
     "validate": "measure a run or published weights on the validation split",
     "test": "the same on the test split",
+    "report": "one HTML page of a run: curves, classes, thresholds, mistakes",
     "predict": "use a model on photos or videos",
+    "export": "write a model as ONNX or as a torch.export program",
     "quantize": "bring a trained classifier to INT8, and measure it",
     "demo": "data made on the spot, training and pictures in a minute or two",
     "recipes": "list, show, copy and check recipes",

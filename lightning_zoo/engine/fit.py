@@ -318,8 +318,9 @@ def _introduce(
         )
     for sentence in unfit.values():
         say(f"CPU      {sentence}")
-    if report := getattr(task.model, "load_report", None):
-        say(f"weights  {report}")
+    report = getattr(task.model, "load_report", None)
+    for i, line in enumerate(task.explain_finetuning() or ([str(report)] if report else [])):
+        say(f"{'' if i else 'weights':<9}{line}")
     say(f"run      {run.path} ({', '.join(dict.fromkeys(['csv', *loggers]))})")
     if checkpoint is not None:
         say(f"resumed  from {checkpoint}")

@@ -97,6 +97,22 @@ def test_plain_lines(time: SimpleNamespace, capsys: pytest.CaptureFixture[str]) 
     assert not any("\x1b" in line or "\r" in line for line in lines)
 
 
+def test_an_epoch_that_was_not_measured_has_no_old_figures(
+    time: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer: Any = FakeTrainer()
+    callback = Console(20, quiet=True)
+    train_epoch(callback, trainer, time, {"val/loss": 1.0, "train/loss_epoch": 2.0})
+    trainer.current_epoch = 1
+    callback.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
+    time.seconds += 1
+    callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    callback.on_train_end(trainer, None)  # type: ignore[arg-type]
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert rows == [["epoch", "train/loss", "val/loss"], ["0", "2.0000", "1.0000"],
+                    ["1", "2.0000", "-"]]  # fmt: skip
+
+
 def test_headline(time: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     """A task with many figures shows those that it names, and the losses."""
     trainer: Any = FakeTrainer()
