@@ -92,7 +92,7 @@ class MaskRCNNPredictor(nn.Sequential):
         weight = self.mask_fcn_logits.weight[labels].flatten(1)[:, None]  # (K, 1, C)
         bias = self.mask_fcn_logits.bias
         logits = weight.to(x.dtype) @ x.flatten(2)  # (K, 1, 2H * 2W)
-        logits = logits.view(len(labels), *x.shape[2:])
+        logits = logits.view(labels.shape[0], *x.shape[2:])
         return logits if bias is None else logits + bias[labels, None, None]
 
 

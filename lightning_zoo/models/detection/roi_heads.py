@@ -251,7 +251,7 @@ class RoIHeads(nn.Module):
         """Return the detections of one image; every box may be one of each class."""
         row, kind = torch.where(scores[:, 1:] > self.score_thresh)
         labels = kind + 1
-        offsets = offsets.view(len(scores), offsets.shape[1] // 4, 4)
+        offsets = offsets.view(scores.shape[0], offsets.shape[1] // 4, 4)
         chosen = offsets[row, labels] if offsets.shape[1] > 1 else offsets[row, 0]
         boxes = decode_boxes(chosen, proposals[row], self.bbox_reg_weights)
         boxes = clip_boxes_to_image(boxes, size)
