@@ -20,10 +20,9 @@ from PIL import Image
 from lightning_zoo.bench.loader import jpeg_files
 from lightning_zoo.transforms.classification import shorter_side_size
 from lightning_zoo.transforms.decode import read_image
-from lightning_zoo.transforms.label_maps import MaskReader
+from lightning_zoo.transforms.label_maps import VOID, MaskReader
 from lightning_zoo.transforms.masks import pack
 from lightning_zoo.transforms.segmentation import (
-    VOID,
     EvalTransform,
     TrainTransform,
     merge_masks,
