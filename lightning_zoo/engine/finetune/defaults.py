@@ -15,7 +15,7 @@ Start = Literal["none", "model", "backbone"]
 
 # Optimizer steps that small data sets come far with: on a GPU, and on a CPU with light and heavy
 # networks, where they take some minutes.
-STEPS_GPU, STEPS_CPU, STEPS_CPU_HEAVY = 3000, 800, 300
+STEPS_GPU, STEPS_CPU, STEPS_CPU_HEAVY = 3000, 600, 300
 HEAVY = 20_000_000  # parameters
 EPOCHS = (8, 200)
 VALIDATIONS = 10
