@@ -17,10 +17,11 @@ from lightning_zoo.datamodules import ImageFolderDataModule
 from lightning_zoo.runs import Run
 
 Captured = pytest.CaptureFixture[str]
-SMALL = [
+SIZES = [
     "--data.train_crop", "40", "--data.eval_crop", "40", "--data.eval_resize", "40",
-    "--batch", "4", "--run.pictures", "4",
+    "--run.pictures", "4",
 ]  # fmt: skip
+SMALL = [*SIZES, "--batch", "4"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +139,23 @@ def test_without_the_published_file_it_says_where_to_put_it(
     assert "--weights PATH" in error
     assert "--weights none" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_rate_and_batch_may_be_found_by_trying(
+    made: Made, capsys: Captured, tmp_path: Path
+) -> None:
+    command = [
+        "finetune", "--model", "squeezenet1_1", "--data", str(made.data), "--weights", "none",
+        "--epochs", "1", "--find-lr", "--batch", "auto", "--out", str(tmp_path), "--no-report",
+    ]  # fmt: skip
+    assert main([*command, *SIZES]) == 0
+    text = (tmp_path / "last/recipe.yaml").read_text()
+    config = yaml.safe_load(text)
+    rate = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]
+    assert f"# model.optimizer.lr {rate}: found by trying" in text
+    assert f"# batch.per_device {config['batch']['per_device']}: found by trying" in text
+    assert "# model.optimizer.lr 0.0001" not in text
+    assert "suggest" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_goes_on_with_its_own_settings(
