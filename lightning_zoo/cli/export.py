@@ -8,7 +8,7 @@ from typing import Any
 from lightning_zoo.cli import new_parser
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.export import FORMATS
-from lightning_zoo.models.registry import list_models
+from lightning_zoo.models.registry import list_models, real_classes
 from lightning_zoo.runs import find_run
 
 
@@ -83,7 +83,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 def _inside(facts: dict[str, Any]) -> list[str]:
     """Return what a file does and holds, a line each."""
-    names = [name for name in facts["classes"] if name]
+    names = list(real_classes(facts["classes"]).values())
     if facts["task"] == "detection":
         lines = ["resizing, normalising and padding; boxes come in pixels of the image"]
     else:

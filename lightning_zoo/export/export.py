@@ -93,6 +93,11 @@ def export_run(
             f"--out {path} is a folder; name a file: --out {path / source.model}.{format}"
         )
     subject = find_subject(source, weights, size=size, apply_thresholds=apply_thresholds)
+    if format == "onnx" and subject.facts.get("int8"):
+        raise ZooError(
+            f"{what} is an INT8 program, which is not proved in ONNX: use --format pt2, or export "
+            "the float run that it was made from"
+        )
     photos = read_images(Path(images), subject.task) if images is not None else []
     exported = export_subject(subject, path, format=format, opset=opset)
     if not check:

@@ -29,6 +29,8 @@ class FineTuning:
         stage_factor: Further factor for each stage towards the input, see :func:`stages`.
         freeze_norms: Whether batch norms that the file brought stay as they are for the whole run,
             weights and statistics: for batches of few images.
+        norm_momentum: Momentum of the running statistics of all batch norms, with weights of a file
+            or without; None leaves the network's own, which some made for very long runs.
         keep_known_classes: Whether classes that the file's head knows by name keep their rows, see
             :func:`lightning_zoo.models.transfer.keep_class_rows`.
 
@@ -43,8 +45,14 @@ class FineTuning:
         backbone_lr_factor: float = 0.1,
         stage_factor: float = 1.0,
         freeze_norms: bool = False,
+        norm_momentum: float | None = None,
         keep_known_classes: bool = True,
     ) -> None:
+        if norm_momentum is not None and not 0 < norm_momentum <= 1:
+            raise ZooError(
+                f"model.finetuning.norm_momentum is {norm_momentum}; expected a number above 0, "
+                "at most 1, or null"
+            )
         for name, value, positive in (
             ("freeze_epochs", freeze_epochs, False),
             ("backbone_lr_factor", backbone_lr_factor, False),
@@ -56,6 +64,13 @@ class FineTuning:
         self.freeze_epochs = freeze_epochs
         self.backbone_lr_factor, self.stage_factor = backbone_lr_factor, stage_factor
         self.freeze_norms, self.keep_known_classes = freeze_norms, keep_known_classes
+        self.norm_momentum = norm_momentum
+
+    def set_momentum(self, network: nn.Module) -> None:
+        """Give the batch norms of a network their momentum, where one is asked for."""
+        for module in network.modules() if self.norm_momentum is not None else ():
+            if isinstance(module, _BATCH_NORM):
+                module.momentum = self.norm_momentum
 
     def frozen_steps(self, length: Length) -> int:
         """Return the optimizer steps at the beginning in which only the head learns."""

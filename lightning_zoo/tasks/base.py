@@ -108,6 +108,8 @@ class Task(LightningModule):
         network = origin.build()
         self.model = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.origin, self.finetuning = origin, finetuning
+        if finetuning is not None:
+            finetuning.set_momentum(self.model)
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
         self.norm_weight_decay, self.bias_weight_decay = norm_weight_decay, bias_weight_decay
         self.ema_decay, self.ema_every_steps = ema_decay, ema_every_steps
@@ -191,6 +193,8 @@ class Task(LightningModule):
         if self.finetuning is None or self.is_resumed:
             return []
         if self.head is None or self.thaw is None:
+            if (momentum := self.finetuning.norm_momentum) is not None:
+                return [f"random; batch norms follow the data with a momentum of {momentum:g}"]
             return ["finetuning has no effect: the network starts from random weights"]
         report = getattr(self.model, "load_report", None)
         lines = [] if report is None else table(report, self.kept_rows).splitlines()

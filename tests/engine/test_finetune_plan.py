@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from lightning_zoo.engine.finetune.compose import check_fit, compose
-from lightning_zoo.engine.finetune.defaults import choose, follow_length
+from lightning_zoo.engine.finetune.defaults import SLOW_NORMS, choose, follow_length
 from lightning_zoo.engine.finetune.statistics import (
     Statistics,
     anchor_recall,
@@ -17,6 +19,7 @@ from lightning_zoo.engine.finetune.statistics import (
 )
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats import DataIndex, Item, MaskCoding, Object
+from lightning_zoo.models import hub
 from lightning_zoo.models.registry import get_entry, list_models, registry
 
 TRAINABLE = [entry for (task, _), entry in registry().items() if task != "quantization"]
@@ -59,7 +62,9 @@ def test_every_model_of_the_zoo_gets_a_recipe_without_mistakes(entry, start) -> 
         assert recipe.problems() == []
         assert recipe.get("batch.size") * 4 <= 30
         (every,) = [
-            c.value for c in follow_length(recipe.get("trainer.max_epochs")) if "check" in c.key
+            c.value
+            for c in follow_length(entry, recipe.get("trainer.max_epochs"), 8)
+            if "check" in c.key
         ] or [1]
         assert recipe.get("trainer.max_epochs") / every <= 19
 
@@ -131,11 +136,42 @@ def test_longer_runs_are_measured_ten_times() -> None:
     assert found["batch.size"] == 4
     # 30 images, 8 steps an epoch, about 600 steps: 75 epochs, of which each seventh is measured
     assert found["trainer.max_epochs"] == 70
-    values = {n: {c.key.split(".")[-1]: c.value for c in follow_length(n)} for n in (1, 9, 23, 100)}
+    resnet = get_entry("resnet18")
+    values = {
+        n: {c.key.split(".")[-1]: c.value for c in follow_length(resnet, n, 8)}
+        for n in (1, 9, 23, 100)
+    }
     assert values == {
         1: {"warmup_epochs": 0.2}, 9: {"warmup_epochs": 1}, 23: {"warmup_epochs": 1},
         100: {"warmup_epochs": 1, "check_val_every_n_epoch": 10},
     }  # fmt: skip
+
+
+def test_norms_that_are_too_slow_for_the_run_are_made_faster() -> None:
+    def keys(model: str, steps: int) -> list[str]:
+        return [c.key for c in follow_length(get_entry(model), 1, steps)]
+
+    momentum = "model.finetuning.norm_momentum"
+    assert momentum in keys("mobilenet_v3_small", 499)
+    assert momentum not in keys("mobilenet_v3_small", 500)
+    assert momentum in keys("mnasnet0_5", 10_000)
+    assert momentum not in keys("resnet18", 10)
+
+
+def test_slow_norms_are_those_of_the_registry() -> None:
+    """Whatever network has a momentum below torch's own is known to be slow."""
+    for entry in TRAINABLE:
+        if entry.task == "detection" or entry.num_params > 12_000_000:
+            continue
+        with torch.device("meta"), hub.structure_only():
+            network = entry.load_builder()(num_classes=2)
+        found = {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
+        slow = [value for part, value in SLOW_NORMS.items() if part in entry.name]
+        if found and min(found) < 0.1:
+            assert slow, entry.name
+            assert slow[0] == pytest.approx(min(found), rel=0.01)
+        else:
+            assert not slow, entry.name
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,14 @@ def test_numbers_out_of_range(name: str, value: float, expected: str) -> None:
     with pytest.raises(ZooError) as caught:
         FineTuning(**{name: value})
     assert expected in str(caught.value)
+
+
+def test_batch_norms_get_their_momentum() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=0.01), nn.LayerNorm(4))
+    FineTuning().set_momentum(network)
+    assert network[1].momentum == 0.01
+    FineTuning(norm_momentum=0.1).set_momentum(network)
+    assert network[1].momentum == 0.1
+    for wrong in (0.0, -1.0, 1.5):
+        with pytest.raises(ZooError, match=r"norm_momentum is .*; expected a number above 0"):
+            FineTuning(norm_momentum=wrong)

@@ -115,10 +115,11 @@ def plan_finetune(
         )
     accelerator, _ = count_devices(devices, "auto")
     choices = choose(index, measure(index), entry, start=start, on_gpu=accelerator != "cpu")
-    epochs = {c.key: c.value for c in choices}["trainer.max_epochs"]
-    epochs = dict(pairs).get("trainer.max_epochs", epochs)
-    if isinstance(epochs, int):  # else the linter says what is wrong with it
-        choices += follow_length(epochs)
+    settled = {c.key: c.value for c in choices} | dict(pairs)
+    epochs, batch = settled["trainer.max_epochs"], settled["batch.size"]
+    if isinstance(epochs, int) and isinstance(batch, int) and min(epochs, batch) > 0:
+        steps = -(-len(index.of("train")) // batch)  # else the linter says what is wrong
+        choices += follow_length(entry, epochs, steps)
     recipe = compose(
         index,
         entry,

@@ -123,11 +123,9 @@ def compose(
         data["eval_batch"] = 1
     elif entry.task == "video":
         data |= {"train_clips": 2, "eval_clips": 5}
-    if start != "none":
-        model["finetuning"] = {
-            "class_path": "FineTuning",
-            "init_args": {"freeze_epochs": 1, "backbone_lr_factor": 0.1},
-        }
+    if start != "none" or any(choice.key.startswith("model.finetuning.") for choice in choices):
+        held = {"freeze_epochs": 1, "backbone_lr_factor": 0.1} if start != "none" else {}
+        model["finetuning"] = {"class_path": "FineTuning", "init_args": held}
     model["optimizer"] = {
         "class_path": "torch.optim.AdamW",
         "init_args": {"lr": 0.001, "weight_decay": 0.05},

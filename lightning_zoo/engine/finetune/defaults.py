@@ -32,6 +32,10 @@ FEWER_PROPOSALS = {
     "rpn_post_nms_top_n_test": 150,
     "box_batch_size_per_image": 64,
 }
+# Momentum of batch norms that were made for very long runs, by a part of the networks' names; after
+# SETTLED / momentum steps less than a hundredth of the first statistics is left.
+SLOW_NORMS = {"mnasnet": 3e-4, "mobilenet_v3": 0.01, "lraspp": 0.01}
+SETTLED = 5
 # Networks without norms, which a rate of 0.001 drives to infinity from random weights.
 WITHOUT_NORMS = ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "squeezenet", "ssd300_vgg16")
 
@@ -116,13 +120,17 @@ def _epochs(entry: ModelEntry, images: int, batch: int, on_gpu: bool) -> tuple[i
     return epochs, f"about {epochs * per_epoch:,} steps of {per_epoch} an epoch"
 
 
-def follow_length(epochs: int) -> list[Choice]:
-    """Return the settings that follow from the number of epochs, whoever chose it."""
+def follow_length(entry: ModelEntry, epochs: int, steps_per_epoch: int) -> list[Choice]:
+    """Return the settings that follow from the run's length, whoever chose it."""
     every = max(n for n in range(1, max(1, epochs // VALIDATIONS) + 1) if epochs % n == 0)
     choices = [Choice("model.lr_schedule.warmup_epochs", 1 if epochs >= 5 else epochs / 5)]
     if every > 1:
         why = "a measurement each tenth of the run"
         choices.append(Choice("trainer.check_val_every_n_epoch", every, why))
+    own = next((momentum for part, momentum in SLOW_NORMS.items() if part in entry.name), 1.0)
+    if epochs * steps_per_epoch * own < SETTLED:
+        why = f"the network's own, {own:g}, takes longer than the run to follow the data"
+        choices.append(Choice("model.finetuning.norm_momentum", 0.1, why))
     return choices
 
 
