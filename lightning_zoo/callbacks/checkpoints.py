@@ -89,6 +89,12 @@ def add_to_checkpoints(paths: Sequence[Path], **facts: Any) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _measure_the_last(trainer: Trainer) -> None:
+    """Without this, a run of another length than its recipe's might never be judged."""
+    if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
+        trainer.check_val_every_n_epoch = 1
+
+
 def _link(file: Path, path: Path) -> None:
     """Give a file a second name; a copy, where the file system has no links."""
     path.unlink(missing_ok=True)
@@ -138,6 +144,11 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the step that the run starts or goes on from."""
         self._saved_step = trainer.global_step
+        _measure_the_last(trainer)  # a run that goes on in mid-epoch has no start of the epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the last epoch be measured, whatever the pause between two validations."""
+        _measure_the_last(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_zoo.batch import check_devices, counted
 from lightning_zoo.cli import new_parser, overrides
@@ -59,9 +61,11 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
     if getattr(rank_zero_only, "rank", 0) != 0:
         return 0  # the first process speaks for all
     if options.json:
-        print(json.dumps({"metrics": result.metrics, "expected": result.expected,
-                          "tolerance": result.tolerance, "passed": result.passed,
-                          "per_class": list(result.per_class)}))  # fmt: skip
+        passed = result.passed if result.expected else None
+        found = {"metrics": result.metrics, "expected": result.expected,
+                 "tolerance": result.tolerance, "passed": passed,
+                 "per_class": list(result.per_class)}  # fmt: skip
+        print(json.dumps(_strict(found)))
     else:
         if options.per_class and result.per_class:
             from lightning_zoo.metrics import format_table
@@ -86,3 +90,12 @@ def run(args: Sequence[str], *, debug: bool, stage: str = "validate") -> int:
         return 1
     print("check: passed" if result.passed else "check: below the reference")
     return 0 if result.passed else 1
+
+
+def _strict(value: Any) -> Any:
+    """Return plain data with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lightning_zoo.batch import counted
+from lightning_zoo.formats.class_folders import alike
 from lightning_zoo.formats.index import DataIndex, Problem
 
 ONE_CLASS = "one class"  # what readers call it too
+ALIKE = "classes with nearly the same name"
 FEW = 10  # examples of a class in training
 UNBALANCED, BADLY_UNBALANCED = 10.0, 100.0  # commonest by rarest class
 
@@ -29,6 +31,8 @@ def check_classes(index: DataIndex, counts: Counts) -> Iterator[Problem]:
     if alone and ONE_CLASS not in told:
         yield Problem("error", ONE_CLASS, index.classes[0], "there is nothing to tell it from",
                       "add examples of another class, such as what it is not")  # fmt: skip
+    if ALIKE not in told:
+        yield from alike(index.classes)
     train, evaluation = counts.get("train"), [s for s in index.splits if s != "train"]
     if not any(train or ()):
         yield Problem("error", "nothing to learn", "train", f"no {unit} of any class is in train",

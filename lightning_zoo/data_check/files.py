@@ -56,7 +56,9 @@ def _turned(index: DataIndex, item: Item, look: Look) -> Problem:
     if index.task != "detection":
         what += "; it is trained on as it is stored"
         return Problem("note", kind, item.file, what, UPRIGHT)
-    if look.orientation in QUARTER_TURNS and item.width and stored != turned:
+    # YOLO's labels state no size: what stands in the index is the file's own
+    stated = item.width and index.format != "yolo"
+    if look.orientation in QUARTER_TURNS and stated and stored != turned:
         if said == stored:
             return Problem(
                 "note", kind, item.file,

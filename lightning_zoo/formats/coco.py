@@ -180,6 +180,7 @@ class _Reader:
         self.classes: dict[str, int] = {}  # name: category id of the first file that has it
         self.supers: dict[str, str] = {}
         self.keypoints: tuple[str, ...] = ()
+        self.flip_pairs: tuple[tuple[int, int], ...] | None = None  # where the file names them
         self.bones: tuple[tuple[int, int], ...] = ()
         self.drafts: list[_Draft] = []
         self.problems: list[Problem] = []
@@ -221,13 +222,15 @@ class _Reader:
             for d in self.drafts
         ]  # fmt: skip
         items.sort(key=lambda i: (SPLITS.index(i.split), i.file))
-        pairs = left_right_pairs(tuple(name.lower() for name in self.keypoints))
+        pairs = self.flip_pairs
+        if pairs is None:
+            pairs = left_right_pairs(tuple(name.lower() for name in self.keypoints))
         decisions.append(splits_found(items))
         decisions.append(classes_found(names, self.sources[0]))
         if self.keypoints:
             decisions.append(
-                f"{len(self.keypoints)} keypoints; {counted(len(pairs), 'pair')} of left and right "
-                "change places in a mirror image"
+                f"{len(self.keypoints)} keypoints; {counted(len(pairs), 'pair')} of them change "
+                "places in a mirror image"
             )
         if self.by_file_name:
             decisions.append(
@@ -279,6 +282,8 @@ class _Reader:
             if not self.keypoints:
                 self.keypoints = names
                 self.bones = _bones(category.get("skeleton"), len(names))
+                if isinstance(category.get("flip_pairs"), list):
+                    self.flip_pairs = _bones(category["flip_pairs"], len(names))
             elif names != self.keypoints:
                 self._problem(
                     "warning", "two skeletons", f"{source}: category {category['id']}",

@@ -107,6 +107,8 @@ def write_coco(index: DataIndex, out: Path, link: bool) -> None:
         for label in {o.label for o in every if o.keypoints is not None}:
             categories[label]["keypoints"] = [*index.keypoints]
             categories[label]["skeleton"] = [[a + 1, b + 1] for a, b in index.bones]
+            # COCO has no such key: elsewhere pairs follow from names with left and right
+            categories[label]["flip_pairs"] = [[a + 1, b + 1] for a, b in index.flip_pairs]
     kind = "person_keypoints" if index.keypoints else "instances"
     (out / "annotations").mkdir()
     own = [item.number for item in index.items]

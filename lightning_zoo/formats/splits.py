@@ -87,7 +87,7 @@ def choose(labels: Mapping[str, Sequence[int]], share: float, seed: int) -> set[
     without = groups.get(None, [])
     taken.update(without[: round(share * len(without))])
     if not taken and len(order) > 1:
-        taken.add(order[0])
+        taken.add(next((f for f in order if all(total[g] > 1 for g in labels[f])), order[0]))
     return _on_both_sides(labels, order, total, taken)
 
 
@@ -104,6 +104,8 @@ def _on_both_sides(
             own = {*labels[file]}
             # what is left of each of its classes on the side that it leaves
             left = {g: total[g] - count[g] - 1 if to_val else count[g] - 1 for g in own}
+            if to_val and any(total[g] < 2 for g in own):
+                continue  # the only image of a class is worth more in training
             if label in own and all(n > 0 or total[g] < 2 for g, n in left.items()):
                 taken ^= {file}
                 count.update(dict.fromkeys(own, 1 if to_val else -1))

@@ -193,6 +193,14 @@ def test_resolved_recipe_repeats_the_run(fitted: Fitted, tmp_path: Path, capsys:
     assert "best checkpoint: " in capsys.readouterr().out
 
 
+def test_the_last_epoch_is_always_measured(fitted: Fitted, tmp_path: Path) -> None:
+    """A run of another length than its recipe's is judged all the same."""
+    changes = {"trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 7}
+    result = lightning_zoo.fit(fitted.run / "recipe.yaml", changes, out=tmp_path)
+    assert [bool(row["val/acc@1"]) for row in rows_of(result.run)][-1]
+    assert result.best.name == "best.ckpt"
+
+
 # validate and test
 
 

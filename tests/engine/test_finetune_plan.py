@@ -114,6 +114,16 @@ def test_small_objects_make_the_image_larger() -> None:
     assert many["model.model_args.min_size"] == 576
 
 
+def test_a_given_side_is_what_the_rest_follows() -> None:
+    index = objects_index(side=60)
+    key = "model.model_args.rpn_anchor_generator"
+    found = chosen(index, "fasterrcnn_resnet50_fpn", side=96)
+    # 640 over 480 of 96 pixels; objects of 12 pixels, which the usual anchors from 32 on miss
+    assert found["model.model_args.max_size"] == 128
+    assert key in found
+    assert key not in chosen(index, "fasterrcnn_resnet50_fpn", side=320)
+
+
 def test_anchors_are_changed_where_they_miss_and_nothing_was_learned_for_them() -> None:
     tiny = objects_index(side=13)
     key = "model.model_args.rpn_anchor_generator"

@@ -248,3 +248,12 @@ def test_nothing_half_written(tmp_path: Path) -> None:
         convert(index, tmp_path / "out", "coco")
     assert [*(tmp_path / "out").iterdir()] == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "voc"]
+
+
+def test_mirrored_keypoints_are_kept_whatever_their_names(tmp_path: Path) -> None:
+    write_fake_coco(tmp_path / "fake", images=4, size=64)
+    file = "annotations/person_keypoints_train2017.json"
+    before = read_data(tmp_path / "fake", annotations=file)
+    names = tuple(f"point {i}" for i in range(len(before.keypoints)))
+    odd = replace(before, keypoints=names, flip_pairs=((0, 2),))
+    assert read_data(convert(odd, tmp_path / "coco", "coco")).flip_pairs == ((0, 2),)

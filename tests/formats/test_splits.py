@@ -47,8 +47,22 @@ def test_no_single_move_puts_a_class_on_both_sides(
         return {c for c in {*total} if total.count(c) > 1 and found.count(c) in (0, total.count(c))}
 
     lacking = one_sided(taken)
+    every = [label for own in files.values() for label in own]
+    only = {file for file, own in files.items() if any(every.count(label) == 1 for label in own)}
     for file in files:
-        assert not one_sided(taken ^ {file}) < lacking
+        if file in taken or file not in only:
+            assert not one_sided(taken ^ {file}) < lacking
+
+
+@settings(deadline=None)
+@given(SEVERAL, st.integers(0, 3))
+def test_the_only_image_of_a_class_is_for_training(labels: list[set[int]], seed: int) -> None:
+    files = {f"{i}.jpg": tuple(own) for i, own in enumerate(labels)}
+    every = [label for own in files.values() for label in own]
+    only = {file for file, own in files.items() if any(every.count(label) == 1 for label in own)}
+    taken = choose(files, 0.2, seed)
+    if only != {*files}:
+        assert not taken & only
 
 
 @given(SINGLE, st.randoms())

@@ -114,12 +114,22 @@ def plan_finetune(
             "none here; leave it out, or name --weights"
         )
     accelerator, _ = count_devices(devices, "auto")
-    choices = choose(index, measure(index), entry, start=start, on_gpu=accelerator != "cpu")
-    settled = {c.key: c.value for c in choices} | dict(pairs)
+    given = dict(pairs)
+    side = given.get("model.model_args.min_size")
+    choices = choose(
+        index,
+        measure(index),
+        entry,
+        start=start,
+        on_gpu=accelerator != "cpu",
+        side=side if isinstance(side, int) and side > 0 else None,
+    )
+    settled = {c.key: c.value for c in choices} | given
     epochs, batch = settled["trainer.max_epochs"], settled["batch.size"]
     if isinstance(epochs, int) and isinstance(batch, int) and min(epochs, batch) > 0:
         steps = -(-len(index.of("train")) // batch)  # else the linter says what is wrong
         choices += follow_length(entry, epochs, steps)
+    choices = [choice for choice in choices if choice.key not in given]
     recipe = compose(
         index,
         entry,
@@ -132,9 +142,7 @@ def plan_finetune(
         if sys.argv[1:2] == ["finetune"]
         else "lightning_zoo.finetune",
     )
-    given = {key for key, _ in pairs}
-    kept = tuple(choice for choice in choices if choice.key not in given)
-    return FinetunePlan(recipe.with_overrides(pairs).check(), index, kept)
+    return FinetunePlan(recipe.with_overrides(pairs).check(), index, tuple(choices))
 
 
 def finetune(

@@ -56,7 +56,13 @@ class Choice:
 
 
 def choose(
-    index: DataIndex, sizes: Statistics, entry: ModelEntry, *, start: Start, on_gpu: bool
+    index: DataIndex,
+    sizes: Statistics,
+    entry: ModelEntry,
+    *,
+    start: Start,
+    on_gpu: bool,
+    side: int | None = None,
 ) -> list[Choice]:
     """Return the settings for a data set and a model.
 
@@ -66,9 +72,10 @@ def choose(
         entry: The model.
         start: What begins with published or own weights: nothing, the model, or its backbone.
         on_gpu: Whether a GPU trains.
+        side: Of a detector: length of the images' shorter side in pixels, where it is given.
     """
     batch = _batch(entry, sizes.images, on_gpu)
-    choices = [*_image_size(sizes, entry, on_gpu=on_gpu)]
+    choices = [*_image_size(sizes, entry, on_gpu=on_gpu, given=side)]
     if entry.task == "detection":
         side = next((c.value for c in choices if c.key == "model.model_args.min_size"), 0)
         choices += _anchors(sizes, entry, side, start)
@@ -142,7 +149,9 @@ def _rate(entry: ModelEntry, start: Start) -> tuple[float, str]:
     return 3e-4, f"the {start} starts from weights: a small rate keeps what they know"
 
 
-def _image_size(sizes: Statistics, entry: ModelEntry, *, on_gpu: bool) -> list[Choice]:
+def _image_size(
+    sizes: Statistics, entry: ModelEntry, *, on_gpu: bool, given: int | None
+) -> list[Choice]:
     if entry.task == "classification":
         return _crops(sizes, entry, on_gpu)
     if entry.task == "segmentation":
@@ -155,7 +164,9 @@ def _image_size(sizes: Statistics, entry: ModelEntry, *, on_gpu: bool) -> list[C
     side, why = own, "the network's own"
     if not on_gpu and own > MOBILE_SIDE:
         side, why = MOBILE_SIDE, "CPU: larger takes long"
-    if len(sizes.boxes):
+    if given is not None:
+        side = given
+    elif len(sizes.boxes):
         # the size at which one object in ten is smaller than SMALL_OBJECT
         small = sorted(float(math.sqrt(w * h)) for w, h in sizes.boxes)[len(sizes.boxes) // 10]
         wanted = min(_round_up(SMALL_OBJECT / small), 2 * sizes.short, 640 if not on_gpu else 1333)
