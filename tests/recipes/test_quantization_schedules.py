@@ -14,7 +14,7 @@ from lightning_zoo import int8
 from lightning_zoo.engine.session import build_task
 from lightning_zoo.optim import Length
 from lightning_zoo.recipe import Recipe, load_recipe
-from lightning_zoo.tasks import classification
+from lightning_zoo.tasks import base
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "quantization").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
@@ -27,7 +27,7 @@ STEPS = 5
 @pytest.fixture
 def built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Any]:
     """Build a recipe's task on a stand-in network."""
-    monkeypatch.setattr(classification, "get_model", lambda *args, **kwargs: nn.Linear(3, 1000))
+    monkeypatch.setattr(base, "get_model", lambda *args, **kwargs: nn.Linear(3, 1000))
     monkeypatch.setattr(int8, "prepare", lambda network, example, *, qat: network)
     recipe = load_recipe(request.param).check()
     task, _ = build_task(recipe, num_classes=1000)

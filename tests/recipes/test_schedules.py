@@ -31,7 +31,7 @@ from lightning_zoo.batch import plan_batches
 from lightning_zoo.engine.session import build_task
 from lightning_zoo.optim import Length
 from lightning_zoo.recipe import Recipe, load_recipe
-from lightning_zoo.tasks import classification
+from lightning_zoo.tasks import base
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "classification").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
@@ -162,7 +162,7 @@ def build(
 ) -> tuple[Recipe, Any]:
     """Build the recipe's task as the engine does, on a stand-in network where none is given."""
     chosen = StandIn() if network is None else network
-    monkeypatch.setattr(classification, "get_model", lambda *args, **kwargs: chosen)
+    monkeypatch.setattr(base, "get_model", lambda *args, **kwargs: chosen)
     recipe = load_recipe(name).check()
     task, _ = build_task(recipe, num_classes=1000)
     batch = recipe.config["batch"]
