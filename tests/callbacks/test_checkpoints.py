@@ -105,7 +105,8 @@ class FakeTrainer:
     """As much of a trainer as the callback asks for; a checkpoint is the step's number."""
 
     def __init__(self) -> None:
-        self.global_step = 0
+        self.global_step = self.current_epoch = 0
+        self.max_epochs, self.check_val_every_n_epoch = 9, 4
         self.callback_metrics: dict[str, torch.Tensor] = {}
         self.sanity_checking = False
         self.is_global_zero = True
@@ -214,3 +215,12 @@ def test_every_steps(tmp_path: Path) -> None:
         trainer.global_step = (batch + 1) // 2
         callback.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
     assert saved == [2, 4]
+
+
+def test_the_last_epoch_is_measured(tmp_path: Path) -> None:
+    trainer: Any = FakeTrainer()
+    callback = Checkpoints(tmp_path, monitor="val/x", mode="max", every_steps=None)
+    for epoch, pause in ((0, 4), (7, 4), (8, 1)):
+        trainer.current_epoch = epoch
+        callback.on_train_epoch_start(trainer, None)  # type: ignore[arg-type]
+        assert trainer.check_val_every_n_epoch == pause
