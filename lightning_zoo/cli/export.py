@@ -122,9 +122,11 @@ def usage(path: Path, facts: dict[str, Any]) -> list[str]:
             fitted = f"ImageOps.fit({opened}, {square}, 2).crop({box})"
         pixels = f"images = numpy.asarray({fitted}).transpose(2, 0, 1)[None]"
     variable = pixels.split(" ", 1)[0]
+    needed = [name for name in ("Image", "ImageOps") if f"{name}." in pixels]
+    pictures = f"; from PIL import {', '.join(needed)}" if needed else ""
     if path.suffix == ".pt2":
         return [
-            "import numpy, torch, lightning_zoo.export; from PIL import Image, ImageOps",
+            f"import numpy, torch, lightning_zoo.export{pictures}",
             f"network, facts = lightning_zoo.export.load({name})",
             pixels,
             f"found = network(torch.from_numpy(numpy.ascontiguousarray({variable})))",
@@ -132,7 +134,7 @@ def usage(path: Path, facts: dict[str, Any]) -> list[str]:
     outputs = ", ".join(facts["outputs"])
     comma = "," if len(facts["outputs"]) == 1 else ""
     return [
-        "import numpy, onnxruntime; from PIL import Image, ImageOps",
+        f"import numpy, onnxruntime{pictures}",
         f"session = onnxruntime.InferenceSession({name})",
         pixels,
         f"{outputs}{comma} = session.run(None, {{{facts['input']['name']!r}: {variable}}})",

@@ -65,6 +65,8 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     for key, _ in given:
         if key in said:
             raise ZooError(f"--{key} is given twice, once by its short name; give one of them")
+    if options.find_lr and "model.optimizer.lr" in {*said, *(key for key, _ in given)}:
+        raise ZooError("--find-lr looks for the rate that --lr gives; leave one of them out")
     if options.epochs is not None and options.epochs < 1:
         raise ZooError(f"--epochs is {options.epochs}; expected a whole number of at least 1")
     pairs = [*given, *pairs]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_zoo.batch import counted
 from lightning_zoo.datamodules.files import class_folders
 from lightning_zoo.errors import ZooError, nearest
 from lightning_zoo.formats.files import (
@@ -150,7 +151,7 @@ def read_folders(root: Path, kind: Kind) -> DataIndex:
         classes=tuple(names),
         items=tuple(items),
         decisions=(
-            f"{counted(len(names), 'class', 'classes')}, the folders' names: {listed(names)}",
+            f"{counted(len(names), 'class', 'es')}, the folders' names: {listed(names)}",
             count_splits(items, used, kind.noun),
         ),
         problems=(*problems, *strangers, *one_class(names, kind.noun)),
@@ -230,11 +231,6 @@ def count_splits(items: Sequence[Item], splits: Sequence[str], noun: str) -> str
     """Return the sentence that counts each split's items."""
     said = [f"{split} ({counted(sum(i.split == split for i in items), noun)})" for split in splits]
     return f"splits as found: {', '.join(said) or 'none'}"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return ``1 image`` or ``2 images``."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(names: Sequence[str], most: int = SHOWN) -> str:

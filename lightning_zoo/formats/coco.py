@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_zoo.batch import counted
 from lightning_zoo.datamodules.coco_index import check_categories, read_json
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats.files import IMAGE_EXTENSIONS, files_below, relative, split_of
@@ -29,7 +30,7 @@ from lightning_zoo.formats.index import (
 )
 from lightning_zoo.formats.recognise import Options
 from lightning_zoo.formats.shapes import box_of
-from lightning_zoo.formats.words import classes_found, counted, some, splits_found
+from lightning_zoo.formats.words import classes_found, some, splits_found
 from lightning_zoo.keypoints import left_right_pairs
 from lightning_zoo.transforms.decode import DecodeError
 from lightning_zoo.transforms.masks import MaskError, pack, without_degenerate

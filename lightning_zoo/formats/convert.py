@@ -17,11 +17,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError, unknown
 from lightning_zoo.formats.images import image_size
 from lightning_zoo.formats.index import DataIndex, Item, Object
 from lightning_zoo.formats.mask_instances import objects_of_masks
-from lightning_zoo.formats.words import counted
 from lightning_zoo.transforms.masks import Masks, pack, rle_area, to_rle
 
 WRITERS = ("coco", "yolo")

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats.class_folders import (
     IMAGES,
     Kind,
     alike,
     count_splits,
-    counted,
     listed,
     one_class,
     stranger,
@@ -193,7 +193,7 @@ def read_tables(root: Path, annotations: Path | None, kind: Kind) -> DataIndex:
     unlabelled = sorted(finder.names - finder.found)
     used = [split for split in SPLITS if any(i.split == split for i in items)]
     decisions.append(
-        f"{counted(len(classes), 'class', 'classes')}: {listed(classes)}"
+        f"{counted(len(classes), 'class', 'es')}: {listed(classes)}"
         + (f"; {_a(kind.noun)} may have several" if multilabel else "")
     )
     decisions.append(count_splits(items, used, kind.noun))
@@ -318,7 +318,7 @@ class Finder:
 
     def decisions(self) -> list[str]:
         """Return how files were found that do not lie where the table says."""
-        return [f"{counted(n, 'file was', 'files were')} found {how}" for how, n in
+        return [f"{n} {'file was' if n == 1 else 'files were'} found {how}" for how, n in
                 self._how.items()]  # fmt: skip
 
 

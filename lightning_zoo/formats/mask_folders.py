@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError
-from lightning_zoo.formats.class_folders import count_splits, counted, listed
+from lightning_zoo.formats.class_folders import count_splits, listed
 from lightning_zoo.formats.files import IMAGE_EXTENSIONS, files_below, split_folders, split_of
 from lightning_zoo.formats.images import image_size
 from lightning_zoo.formats.index import SPLITS, DataIndex, Item, MaskCoding, Problem, SplitName
@@ -396,7 +397,7 @@ def _named_classes(names: Mapping[str, Any], decisions: list[str]) -> list[str]:
     """Return the classes of a table, and say so: the name void is none."""
     classes = [name for name in names if name != VOID_NAME]
     void = f"; pixels of {VOID_NAME} are not learned" if VOID_NAME in names else ""
-    decisions.append(f"{counted(len(classes), 'class', 'classes')}: {listed(classes)}{void}")
+    decisions.append(f"{counted(len(classes), 'class', 'es')}: {listed(classes)}{void}")
     return classes
 
 
@@ -453,7 +454,7 @@ def _from_values(root: Path, seen: Seen, decisions: list[str]) -> tuple[list[str
     names = [f"class_{v}" if v else "background" for v in numbers]
     shown = listed([*map(str, used)], 20)
     decisions.append(
-        f"{counted(len(names), 'class', 'classes')} without names: the values {shown} (seen in "
+        f"{counted(len(names), 'class', 'es')} without names: the values {shown} (seen in "
         f"{counted(seen.files, 'mask')}) are called {listed(names, 4)}; {how}"
     )
     coding: dict[str, int | list[int]] = dict(zip(names, used, strict=True)) if gaps else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats.files import (
     IMAGE_EXTENSIONS,
@@ -32,7 +33,7 @@ from lightning_zoo.formats.index import (
     SplitName,
 )
 from lightning_zoo.formats.recognise import Options
-from lightning_zoo.formats.words import classes_found, counted, splits_found
+from lightning_zoo.formats.words import classes_found, splits_found
 from lightning_zoo.transforms.decode import DecodeError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from lightning_zoo.batch import counted
 from lightning_zoo.formats.index import SPLITS, Item
 
 
@@ -14,11 +15,6 @@ def some(names: Iterable[object], limit: int = 8) -> str:
     if len(listed) <= limit:
         return ", ".join(listed)
     return f"{', '.join(listed[:limit])}, ... ({len(listed)} in all)"
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 image`` or ``2 images``."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def splits_found(items: Sequence[Item], noun: str = "image") -> str:
@@ -31,4 +27,4 @@ def splits_found(items: Sequence[Item], noun: str = "image") -> str:
 
 def classes_found(names: Sequence[str], whence: str) -> str:
     """Return a sentence with the classes and where they come from."""
-    return f"{counted(len(names), 'class', 'classes')} from {whence}: {some(names)}"
+    return f"{counted(len(names), 'class', 'es')} from {whence}: {some(names)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from lightning_zoo.batch import counted
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats.files import (
     IMAGE_EXTENSIONS,
@@ -36,7 +37,7 @@ from lightning_zoo.formats.index import (
 )
 from lightning_zoo.formats.recognise import Options
 from lightning_zoo.formats.shapes import box_of_points
-from lightning_zoo.formats.words import classes_found, counted, some, splits_found
+from lightning_zoo.formats.words import classes_found, some, splits_found
 from lightning_zoo.keypoints import COCO_PERSON, left_right_pairs
 from lightning_zoo.transforms.decode import DecodeError
 

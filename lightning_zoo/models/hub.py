@@ -121,13 +121,14 @@ class NotDownloadedError(ZooError):
     """A published file that could not be had.
 
     Attributes:
+        url: Where it is published.
         path: Where it was to go.
         reason: What went wrong.
     """
 
-    def __init__(self, text: str, path: Path, reason: str) -> None:
+    def __init__(self, text: str, url: str, path: Path, reason: str) -> None:
         super().__init__(text)
-        self.path, self.reason = path, reason
+        self.url, self.path, self.reason = url, path, reason
 
 
 class UnknownArgumentError(ZooError, TypeError):
@@ -332,6 +333,7 @@ def weights_source(
                 entry.get_weights(str(weights))  # raises, and says which names there are
             raise ZooError(
                 f"{name}: weights={str(weights)!r} is neither a file nor a name of weights"
+                + (f"; the names are {', '.join(known)}" if known else "")
             )
     if pretrained and (asked is None or asked != flagged):
         raise ZooError(
@@ -698,4 +700,4 @@ def _not_downloaded(url: str, path: Path, reason: str) -> NotDownloadedError:
         f"{path.parent} by hand (set TORCH_HOME for another cache), or pass its path as "
         "weights=, or do without: weights=None, pretrained_backbone=False"
     )
-    return NotDownloadedError(text, path, reason)
+    return NotDownloadedError(text, url, path, reason)

@@ -13,7 +13,7 @@ import yaml
 
 from lightning_zoo import models
 from lightning_zoo.cli import main
-from lightning_zoo.datamodules import ImageFolderDataModule
+from lightning_zoo.datamodules import ImageFolderDataModule, OwnObjectsDataModule
 from lightning_zoo.runs import Run
 
 Captured = pytest.CaptureFixture[str]
@@ -139,6 +139,22 @@ def test_without_the_published_file_it_says_where_to_put_it(
     assert "--weights PATH" in error
     assert "--weights none" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_backbone_is_named_too(
+    made: Made, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    OwnObjectsDataModule.write_fake(tmp_path / "boxes", classes=2, images=8, size=64)
+    command = ["finetune", "--model", "faster_rcnn", "--data", str(tmp_path / "boxes")]
+    assert main([*command, "--out", str(tmp_path / "runs"), "--resume", "auto"]) == 2
+    out, error = capsys.readouterr()
+    assert "nothing to resume for boxes_faster_rcnn" in out
+    assert "faster_rcnn starts from resnet50-" in error
+    assert "--weights none" in error
+    assert error.count("\n") == 1
 
 
 def test_rate_and_batch_may_be_found_by_trying(

@@ -105,6 +105,7 @@ TYPOS = {
     "finetune --model resnet18 --data . --epochs 0": "--epochs is 0; expected a whole number of",
     "finetune --model resnet18 --data . --batch many": "--batch is 'many'; expected a number of",
     "finetune --model resnet18 --data . --lr 1 --model.optimizer.lr 2": "is given twice, once by",
+    "finetune --model resnet18 --data . --lr 1 --find-lr": "--find-lr looks for the rate that",
     "data chek x": "unknown verb of data 'chek'; did you mean check?",
     "data check x --jsn": "unknown option '--jsn'; did you mean --json?",
     "report last --ot x": "unknown option '--ot'; did you mean --out?",

@@ -193,7 +193,7 @@ def test_slow_norms_are_those_of_the_registry() -> None:
             DataIndex(Path("d"), "voc", "detection", ("a",), (
                 Item("1.jpg", "train", 9, 9, objects=(Object(0, (1, 1, 5, 5)),)),)),
             "maskrcnn_resnet50_fpn needs masks and the objects of 'd' have boxes; name a model for "
-            "boxes, fasterrcnn_resnet50_fpn for instance",
+            "boxes, fasterrcnn_mobilenet_v3_large_320_fpn for instance",
         ),
         (
             "resnet18",

@@ -104,9 +104,12 @@ def plan_finetune(
     how: dict[str, Any] = {"format": format, "val_share": val_share, "split_seed": split_seed}
     how |= {key[5:]: value for key, value in pairs if key.startswith("data.") and key[5:] in how}
     index = read_data(data, task=cast(TaskName, entry.task), **how)
-    if Path(data).is_dir():
+    if Path(data).resolve() == index.root:
         index = dataclasses.replace(index, root=Path(data))  # for people: as they wrote it
     check_fit(entry, index)
+    given = dict(pairs)
+    if "model.weights" in given:
+        weights = given["model.weights"] or "none"
     start, source = starting_weights(entry, weights)
     if start == "none" and any(key.startswith("model.finetuning") for key, _ in pairs):
         raise ZooError(
@@ -114,7 +117,6 @@ def plan_finetune(
             "none here; leave it out, or name --weights"
         )
     accelerator, _ = count_devices(devices, "auto")
-    given = dict(pairs)
     side = given.get("model.model_args.min_size")
     choices = choose(
         index,
@@ -134,7 +136,7 @@ def plan_finetune(
         index,
         entry,
         choices,
-        name=f"{Path(data).resolve().stem}_{entry.name}",
+        name=_run_name(entry, data),
         start=start,
         weights=source,
         read={"root": str(data), **how},
@@ -200,7 +202,7 @@ def finetune(
     """
     hush(debug)
     pairs = as_pairs(overrides)
-    run = _run_to_resume(model, data, resume, Path(out))
+    run = _run_to_resume(model, data, resume, Path(out), say)
     if run is not None:
         recipe = load_recipe(run.recipe_file).with_overrides(pairs).check()
         say(f"resume   {run.path}, with the settings of its recipe")
@@ -215,15 +217,18 @@ def finetune(
             recipe = _with_batch(recipe, devices, {key for key, _ in pairs}, say)
         if find_lr:
             recipe = _with_rate(recipe, devices, say)
-    result = fit(
-        recipe,
-        resume=run.path if run is not None else None,
-        devices=devices,
-        loggers=loggers,
-        out=out,
-        debug=debug,
-        advise=False,
-    )
+    try:
+        result = fit(
+            recipe,
+            resume=run.path if run is not None else None,
+            devices=devices,
+            loggers=loggers,
+            out=out,
+            debug=debug,
+            advise=False,
+        )
+    except hub.NotDownloadedError as error:  # of a backbone, whose name only the network knows
+        raise _missing(model, error) from None
     page = None
     if report:
         from lightning_zoo.report import make_report
@@ -251,14 +256,17 @@ def starting_weights(entry: ModelEntry, weights: str | None) -> tuple[Start, str
         try:
             hub.fetch(published)
         except hub.NotDownloadedError as error:
-            size = f" ({published.file_size_mib:.0f} MiB)" if published.file_size_mib else ""
-            raise ZooError(
-                f"{entry.name} starts from {published.file_name}{size}, which is not in "
-                f"{error.path.parent} and could not be downloaded: {error.reason}; put it there "
-                f"(from {published.url}), name a file of yours with --weights PATH, or start from "
-                "random weights with --weights none"
-            ) from None
+            raise _missing(entry.name, error, published.file_size_mib) from None
     return "model", name
+
+
+def _missing(model: str, error: hub.NotDownloadedError, mib: float | None = None) -> ZooError:
+    size = f" ({mib:.0f} MiB)" if mib else ""
+    return ZooError(
+        f"{model} starts from {error.path.name}{size}, which is not in {error.path.parent} and "
+        f"could not be downloaded: {error.reason}; put it there (from {error.url}), name a file of "
+        "yours with --weights PATH, or start from random weights with --weights none"
+    )
 
 
 def _entry(model: str) -> ModelEntry:
@@ -272,14 +280,26 @@ def _entry(model: str) -> ModelEntry:
 
 
 def _run_to_resume(
-    model: str, data: str | Path, resume: str | Path | None, out: Path
+    model: str,
+    data: str | Path,
+    resume: str | Path | None,
+    out: Path,
+    say: Callable[[str], None],
 ) -> Run | None:
     if resume is None:
         return None
     if str(resume) != "auto":
         return find_run(resume, out)
-    name = f"{Path(data).resolve().stem}_{_entry(model).name}"
-    return newest_unfinished(out, name)
+    name = _run_name(_entry(model), data)
+    found = newest_unfinished(out, name)
+    if found is None:
+        say(f"nothing to resume for {name} in {out}/: a new run starts")
+    return found
+
+
+def _run_name(entry: ModelEntry, data: str | Path) -> str:
+    path = Path(data).resolve()
+    return f"{path.name if path.is_dir() else path.stem}_{entry.name}"
 
 
 def _with_batch(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_zoo.data_check.report import model_for
 from lightning_zoo.engine.finetune.defaults import Choice, Start
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats import DataIndex
 from lightning_zoo.keypoints import COCO_PERSON
-from lightning_zoo.models.registry import ModelEntry, list_models
+from lightning_zoo.models.registry import ModelEntry
 from lightning_zoo.recipe import Recipe
 
 TASKS = {
@@ -40,10 +41,9 @@ def check_fit(entry: ModelEntry, index: DataIndex) -> None:
         ZooError: If the task differs, masks or keypoints are missing, or there is one class alone.
     """
     if index.task != entry.task:
-        models = ", ".join(list_models(index.task)[:3])
         raise ZooError(
             f"{entry.name} is a {entry.task} model and {str(index.root)!r} holds data for "
-            f"{index.task} ({index.format}); name a model for it, {models} for instance"
+            f"{index.task} ({index.format}); name a model for it, {model_for(index)} for instance"
         )
     if not index.of("train"):
         raise ZooError(
@@ -58,10 +58,9 @@ def check_fit(entry: ModelEntry, index: DataIndex) -> None:
                 f"python -m lightning_zoo data check {index.root}"
             )
         if needs != "boxes" and needs != has and not (needs == "masks" and _has_masks(index)):
-            other = next(m for m in list_models("detection") if "faster" in m)
             raise ZooError(
                 f"{entry.name} needs {needs} and the objects of {str(index.root)!r} have {has}; "
-                f"name a model for boxes, {other} for instance, or annotate {needs}"
+                f"name a model for {has}, {model_for(index)} for instance, or annotate {needs}"
             )
     elif len(index.classes) < 2 and not index.multilabel:
         raise ZooError(

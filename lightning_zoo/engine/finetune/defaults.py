@@ -84,7 +84,7 @@ def choose(
                 Choice(f"model.model_args.{key}", value, "CPU: candidates take time")
                 for key, value in FEWER_PROPOSALS.items()
             ]
-    if index.task in ("detection", "classification", "segmentation") and _sided(index):
+    if _sided(index):
         choices.append(_without_flip(index))
     where = "GPU" if on_gpu else "CPU"
     choices.append(Choice("batch.size", batch, f"{where}, {sizes.images} training {_noun(index)}s"))
