@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from typing import Any
 
 
 class ZooError(ValueError):
@@ -14,7 +16,31 @@ class ZooError(ValueError):
 
 
 class NotFiniteError(ZooError):
-    """A loss that is no finite number."""
+    """A loss, a gradient or a weight that is no finite number.
+
+    Attributes:
+        evidence: What it was computed from (:class:`lightning_zoo.tasks.finite.Evidence`), or None.
+    """
+
+    evidence: Any = None
+
+
+class Stopped(Exception):  # noqa: N818  nothing is wrong: it was asked for
+    """A run that a signal ended, after its last whole step was saved.
+
+    Args:
+        number: The signal.
+        step: Optimizer steps that the run has made.
+
+    Attributes:
+        number: The signal.
+        step: Optimizer steps that the run has made.
+        status: Exit status of the command line, 128 and the signal's number as shells have it.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
+        self.number, self.step, self.status = number, step, 128 + number
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

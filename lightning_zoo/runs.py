@@ -18,7 +18,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from typing import Any
 import yaml
 
 from lightning_zoo.errors import ZooError, nearest
+from lightning_zoo.revision import revision, source_digest
+from lightning_zoo.run_lock import process_lives
 
 PACKAGES = (
     "torch",
@@ -129,12 +130,33 @@ class Run:
         """Change fields of ``run.json``."""
         self.write_state(dataclasses.replace(self.state(), **changes))
 
+    def fail(self, error: str) -> None:
+        """Note what ended the run, where the folder can still be written to."""
+        with contextlib.suppress(ZooError):
+            self.update(status="failed", finished=now(), error=error)
+
+    def clear_leftovers(self) -> None:
+        """Remove the half-written files of processes that are gone; the run must be locked."""
+        for path in [*self.path.glob(".*.*"), *self.checkpoints.glob(".*.*")]:
+            process = path.suffix[1:]
+            if process.isdecimal() and path.is_file() and not process_lives(int(process)):
+                path.unlink(missing_ok=True)
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new one, never half."""
+    """Write a small file so that a reader sees the old text or the new one, never half.
+
+    Raises:
+        ZooError: If the disk is full or the folder cannot be written to.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ZooError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def now() -> str:
@@ -150,6 +172,7 @@ def create_run(out: Path, recipe: str, config: dict[str, Any], header: tuple[str
         path = folder / (stamp if n == 1 else f"{stamp}_{n}")
         try:
             path.mkdir(parents=True)
+            (path / "checkpoints").mkdir()
             break
         except FileExistsError:
             continue
@@ -158,7 +181,6 @@ def create_run(out: Path, recipe: str, config: dict[str, Any], header: tuple[str
                 f"cannot make the run folder {path}: {error.strerror}; choose one with --out"
             ) from None
     run = Run(path)
-    run.checkpoints.mkdir()
     text = "".join(f"# {line}\n" for line in header) + dump(config)
     write_text(run.recipe_file, text)
     write_text(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -250,13 +272,16 @@ def environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
     from lightning_zoo import __version__
 
+    package = Path(__file__).resolve().parent
     found: dict[str, Any] = {
         "lightning_zoo": __version__,
         "python": platform.python_version(),
         "packages": versions,
-        "machine": platform.platform(),
+        # platform.platform() starts a program to ask for the processor
+        "machine": "-".join((platform.system(), platform.release(), platform.machine())),
         "cpus": os.cpu_count(),
-        "git": _git_revision(),
+        "git": revision(package.parent),
+        "source": source_digest(package),
     }
     if torch := sys.modules.get("torch"):
         found["gpus"] = [
@@ -266,36 +291,15 @@ def environment() -> dict[str, Any]:
     return found
 
 
-def _git_revision() -> str | None:
-    """Return the revision of the checkout that the code runs from, with ``+`` where it differs."""
-    here = Path(__file__).resolve().parent
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(here), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
-
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if Path(git("rev-parse", "--show-toplevel").strip()) == here.parent:
-            changed = git("status", "--porcelain", "--untracked-files=no").strip()
-            return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
-    return None
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, read without running any code that it may hold.
 
     Raises:
         ZooError: If the file is missing, damaged or no checkpoint.
     """
-    import torch
+    from lightning_zoo.models import plain_files
 
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise ZooError(f"no checkpoint at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ZooError(f"cannot read the checkpoint {path}: {reason}") from None
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ZooError(f"{path} is no checkpoint of a run: it has no 'state_dict'")
-    return content
+    remedy = "take another checkpoint of the run (best.ckpt, last.ckpt)"
+    return plain_files.check_checkpoint(plain_files.read(path, remedy=remedy, mmap=True), path)

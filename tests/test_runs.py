@@ -144,11 +144,12 @@ def test_write_text_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert path.read_bytes() == "old ä".encode()
 
     def fail(*args: Any) -> None:
-        raise OSError("the power went")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(runs.os, "replace", fail)
-    with pytest.raises(OSError, match="the power went"):
+    with pytest.raises(ZooError, match=r"cannot write .*a\.json: No space left on device"):
         write_text(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     assert path.read_text(encoding="utf-8") == "old ä"
 
 
@@ -164,7 +165,7 @@ def test_environment_names_the_revision() -> None:
         if revision.startswith("ref: "):
             ref = head.parent / revision.removeprefix("ref: ")
             revision = ref.read_text().strip() if ref.is_file() else found["git"]
-        assert found["git"].removesuffix("+") == revision.removesuffix("+")
+        assert found["git"] == revision
 
 
 class Evil:
@@ -175,7 +176,7 @@ class Evil:
 def test_read_checkpoint_runs_no_code(tmp_path: Path) -> None:
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "x": Evil()}, path)
-    with pytest.raises(ZooError, match=r"cannot read the checkpoint .*evil\.ckpt: ") as caught:
+    with pytest.raises(ZooError, match=r"evil\.ckpt holds Python objects") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not Path("/tmp/lightning_zoo_was_here").exists()
@@ -189,7 +190,7 @@ def test_read_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="is no checkpoint of a run"):
         read_checkpoint(path)
     path.write_bytes(b"")
-    with pytest.raises(ZooError, match="cannot read the checkpoint"):
+    with pytest.raises(ZooError, match="is damaged"):
         read_checkpoint(path)
     torch.save({"state_dict": {"w": torch.ones(2)}}, path)
     assert read_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1]

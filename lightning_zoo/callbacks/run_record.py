@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_zoo.errors import Stopped
 from lightning_zoo.runs import Run, now
 
 
@@ -39,13 +40,12 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Note what ended the run."""
-        if trainer.is_global_zero:
-            stopped = isinstance(exception, KeyboardInterrupt)
-            self.run.update(
-                status="interrupted" if stopped else "failed",
-                finished=now(),
-                error=None if stopped else f"{type(exception).__name__}: {exception}",
-            )
+        if not trainer.is_global_zero:
+            return
+        if isinstance(exception, (KeyboardInterrupt, Stopped)):
+            self.run.update(status="interrupted", finished=now(), error=None)
+        else:
+            self.run.fail(f"{type(exception).__name__}: {exception}")
 
 
 def results(trainer: Trainer) -> dict[str, float]:

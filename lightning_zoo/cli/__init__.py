@@ -6,6 +6,7 @@ Nothing here imports torch before a verb needs it, so that help and mistakes are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -13,15 +14,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_zoo import __version__
-from lightning_zoo.errors import ZooError, nearest, unknown
+from lightning_zoo.errors import NotFiniteError, Stopped, ZooError, nearest, unknown
+from lightning_zoo.recipe.trust import trust
 
 # verb: (what it does, its module); the order is that of --help
 VERBS = {
     "finetune": "train a model of the zoo on your own folder of data",
     "data": "check, show and convert your own data",
     "fit": "train what a recipe says",
+    "launch": "print how to start a recipe on several GPUs or machines",
     "validate": "measure a run or published weights on the validation split",
     "test": "the same on the test split",
+    "replay": "find what made a loss that is no finite number",
     "report": "one HTML page of a run: curves, classes, thresholds, mistakes",
     "predict": "use a model on photos or videos",
     "export": "write a model as ONNX or as a torch.export program",
@@ -29,6 +33,7 @@ VERBS = {
     "demo": "data made on the spot, training and pictures in a minute or two",
     "recipes": "list, show, copy and check recipes",
     "models": "list and show the models",
+    "doctor": "look over this machine before a long run",
     "benchmark": "measure the loader, the start-up and the training step",
 }
 
@@ -38,11 +43,9 @@ The classic torchvision model zoo, trained and measured with Lightning recipes.
 
 {verbs}
 
-  python -m lightning_zoo demo
   python -m lightning_zoo fit --recipe resnet50 --data.root data/imagenet
-  python -m lightning_zoo VERB --help
-
---version shows the version, --debug after any verb a traceback with an error.
+  python -m lightning_zoo VERB --help   (--version shows the version)
+After any verb: --debug shows a traceback, --trust lets recipes bring code.
 """
 
 
@@ -106,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lightning_zoo {__version__}")
         return 0
     verb, rest = args[0], args[1:]
-    debug = "--debug" in rest
-    rest = [a for a in rest if a != "--debug"]
+    debug, trusting = "--debug" in rest, "--trust" in rest
+    rest = [a for a in rest if a not in ("--debug", "--trust")]
     # torch's CPU threads spin while they wait for each other; where other programs want the cores,
     # long spinning makes training many times slower, and this many turns lose nothing elsewhere
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -115,15 +118,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise unknown("verb", verb, VERBS, "see: python -m lightning_zoo --help")
         module = importlib.import_module(f"lightning_zoo.cli.{verb}")
-        return int(module.run(rest, debug=debug) or 0)
+        with trust() if trusting else contextlib.nullcontext():
+            return int(module.run(rest, debug=debug) or 0)
     except ZooError as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NotFiniteError) else 2
     except BrokenPipeError:  # the reader (head, say) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lightning_zoo.batch import BatchPlan
+from lightning_zoo.callbacks import RankWatch
 from lightning_zoo.engine.session import (
+    RANK_TIMEOUT,
     Overrides,
     as_pairs,
     build_data,
     build_task,
     build_trainer,
     count_devices,
+    count_nodes,
     hush,
     join,
     plan_for,
     shared_folder,
 )
+from lightning_zoo.engine.world import launched
 from lightning_zoo.errors import ZooError
 from lightning_zoo.recipe import Recipe, load_recipe
 from lightning_zoo.runs import Run, find_run, read_checkpoint
@@ -116,17 +122,28 @@ def evaluate(
     accelerator, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
     # evaluation has no optimizer step: any number of devices will do
     batch = chosen.config["batch"]
-    chosen = chosen.with_overrides([("batch.size", batch["per_device"] * count)])
+    processes = count * count_nodes(chosen)
+    chosen = chosen.with_overrides([("batch.size", batch["per_device"] * processes)])
     plan = plan_for(chosen, count)
     with shared_folder(LEDGER_VARIABLE) as folder:
         data = build_data(chosen, plan, stage, ledger=folder / "ledger.jsonl")
         metrics, config, rows = _measure(chosen, checkpoint, data, stage, accelerator, count, plan)
-        skipped = tuple(entry["file"] for entry in data.read_ledger())
+        skipped = tuple(entry["file"] for entry in _of_all_processes(data.read_ledger()))
     reference = config.get("reference") or {}
     split = "val" if stage == "validate" else "test"
     expected = {f"{split}/{k}": float(v) for k, v in (reference.get("metrics") or {}).items()}
     tolerance = float(reference.get("tolerance", 0.0))
     return EvalResult(metrics, expected, tolerance, skipped, tuple(rows))
+
+
+def _of_all_processes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the ledgers of all processes that a launcher started; others share one file."""
+    world = launched()
+    if world is None:
+        return entries
+    found: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(found, entries)
+    return [entry for part in found for entry in part]
 
 
 def _measure(
@@ -145,7 +162,10 @@ def _measure(
     join(task, data)
     if checkpoint is not None:
         load_task(task, checkpoint)
-    trainer = build_trainer(chosen, accelerator=accelerator, devices=devices, plan=plan, loggers=())
+    watch = RankWatch(chosen.get("run.rank_timeout", RANK_TIMEOUT))
+    trainer = build_trainer(
+        chosen, accelerator=accelerator, devices=devices, plan=plan, callbacks=[watch], loggers=()
+    )
     run = getattr(trainer, stage)
     found = run(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in found[0].items()}
@@ -187,7 +207,7 @@ def resolve(
             f"{run.path} has no checkpoint yet; train it with: "
             f"python -m lightning_zoo fit --recipe {run.state().recipe}"
         )
-    return load_recipe(run.recipe_file), run.best
+    return load_recipe(run.recipe_file).check(), run.best
 
 
 def recipe_of(checkpoint: Path) -> Recipe:
@@ -202,7 +222,7 @@ def recipe_of(checkpoint: Path) -> Recipe:
             f"{checkpoint} was not made by lightning_zoo; give it to a recipe instead: "
             f"fit --model.weights {checkpoint}, validate --recipe NAME --weights {checkpoint}"
         )
-    return Recipe(checkpoint.stem, None, ours["recipe"])
+    return Recipe(checkpoint.stem, checkpoint, ours["recipe"]).check()
 
 
 def load_task(task: Any, checkpoint: Path) -> list[str]:

@@ -8,35 +8,47 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
-from lightning_zoo.batch import counted
-from lightning_zoo.callbacks import Checkpoints, Console, PredictionPictures, RunRecord
+from lightning_zoo.batch import BatchPlan, counted
+from lightning_zoo.callbacks import (
+    SIGNALS,
+    Checkpoints,
+    Console,
+    NotFiniteRecord,
+    PredictionPictures,
+    RankWatch,
+    RunRecord,
+    StopOnSignal,
+)
 from lightning_zoo.engine.evaluate import recipe_of
 from lightning_zoo.engine.session import (
+    RANK_TIMEOUT,
     Overrides,
     as_pairs,
     build_data,
     build_task,
     build_trainer,
     count_devices,
+    count_nodes,
+    from_first,
     hush,
+    is_first,
     join,
     plan_for,
     unfit_for_cpu,
 )
 from lightning_zoo.engine.smoke import shrink
-from lightning_zoo.errors import ZooError, unknown
+from lightning_zoo.errors import Stopped, ZooError, unknown
 from lightning_zoo.loggers import MetricsCsv, build_loggers
 from lightning_zoo.models.registry import real_classes
 from lightning_zoo.optim import Length
 from lightning_zoo.recipe import Recipe, load_recipe
 from lightning_zoo.recipe.lint import LOGGERS
+from lightning_zoo.run_lock import RunLock
 from lightning_zoo.runs import (
     Run,
     RunState,
@@ -104,6 +116,8 @@ def fit(
 
     Raises:
         ZooError: If the recipe, the data or the machine does not fit; nothing was begun then.
+        Stopped: If SIGTERM or SIGUSR1 came; the last step is saved.
+        KeyboardInterrupt: If Ctrl-C was pressed; the last step is saved too.
     """
     hush(debug)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -121,7 +135,8 @@ def fit(
         if smoke:  # every process of the run makes the same files for itself
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightning_zoo_"))
             _, count = count_devices(devices, str(chosen.get("trainer.accelerator", "auto")))
-            chosen = shrink(chosen, Path(folder), devices=count).check()
+            devices_in_all = count * count_nodes(chosen)
+            chosen = shrink(chosen, Path(folder), devices=devices_in_all).check()
         # of a smoke run there is nothing to measure: its data is gone
         return _fit(chosen, resume, devices, loggers, lr_rule, Path(out), advise and not smoke)
 
@@ -137,9 +152,32 @@ def _fit(
 ) -> FitResult:
     accelerator, count = count_devices(devices, str(recipe.get("trainer.accelerator", "auto")))
     plan = plan_for(recipe, count, lr_rule)
-    checkpoint, run_before = _find_resume(recipe, resume, out)
-    if checkpoint is not None:
-        recipe_of(checkpoint)  # refuses a damaged file before a run is begun
+    with contextlib.ExitStack() as stack:
+        checkpoint, run_before = from_first(lambda: _find_resume(recipe, resume, out, stack))
+        if checkpoint is not None:
+            if not checkpoint.is_file():
+                raise ZooError(
+                    f"{checkpoint} is not there on {platform.node()}; --out must name a folder "
+                    "that all machines share"
+                )
+            recipe_of(checkpoint)  # refuses a damaged file before a run is begun
+        return _train(
+            stack, recipe, accelerator, count, plan, checkpoint, run_before, loggers, out, advise
+        )
+
+
+def _train(
+    stack: contextlib.ExitStack,
+    recipe: Recipe,
+    accelerator: str,
+    devices: int,
+    plan: BatchPlan,
+    checkpoint: Path | None,
+    run_before: Run | None,
+    loggers: Sequence[str] | None,
+    out: Path,
+    advise: bool,
+) -> FitResult:
     data = build_data(recipe, plan, "fit")
     task, config = build_task(
         recipe, num_classes=data.num_classes, structure_only=checkpoint is not None
@@ -150,14 +188,21 @@ def _fit(
         plan.steps_per_epoch(data.num_train_samples, drop_last=data.drop_last),
         plan.accumulate,
     )
+    if checkpoint is not None:
+        _check_length(length, checkpoint)
     seed = config.get("seed_everything", 0)
     task.configure(length, batch_size=plan.size, lr_scale=plan.lr_scale, seed=seed)
 
     data.make_sampler(data.datasets["train"], plan)  # refuses too few samples, before a run begins
-    first = getattr(rank_zero_only, "rank", 0) == 0
-    run = _share(lambda: _open(run_before, recipe, config, out))
+    first = is_first()
+    run = _open(run_before, recipe, config, out, stack)
     data.configure(plan, seed=seed, ledger=run.ledger)
-    settings = {"checkpoint_steps": CHECKPOINT_STEPS, "pictures": 16, **config.get("run", {})}
+    settings = {
+        "checkpoint_steps": CHECKPOINT_STEPS,
+        "pictures": 16,
+        "rank_timeout": RANK_TIMEOUT,
+        **config.get("run", {}),
+    }
     names = loggers if loggers is not None else settings.get("loggers", ["csv"])
     logged = {**config, "batch_arithmetic": plan.explain(unit=task.unit)}
     made = build_loggers(names, run, title=recipe.name, config=logged) if first else []
@@ -168,18 +213,23 @@ def _fit(
         if isinstance(logger, MetricsCsv) and checkpoint is not None:
             logger.forget_after(int(read_checkpoint(checkpoint)["global_step"]))
     metric, mode = task.monitor
+    checkpoints = Checkpoints(
+        run.checkpoints, monitor=metric, mode=mode, every_steps=settings["checkpoint_steps"]
+    )
+    watch = RankWatch(settings["rank_timeout"], on_end=run.fail)
     trainer = build_trainer(
         recipe,
         accelerator=accelerator,
-        devices=count,
+        devices=devices,
         plan=plan,
         callbacks=[
+            NotFiniteRecord(run, config, data.class_names),
+            watch,
             Console(plan.per_device * plan.devices, unit=task.unit),
             RunRecord(run, config, data.class_names),
             PredictionPictures(run, settings["pictures"]),
-            Checkpoints(
-                run.checkpoints, monitor=metric, mode=mode, every_steps=settings["checkpoint_steps"]
-            ),
+            checkpoints,
+            StopOnSignal(checkpoints, tell=watch.tell_signal),
         ],
         loggers=made,
         steps_per_epoch=length.steps_per_epoch,
@@ -187,26 +237,50 @@ def _fit(
     )
     started_by_us = RUN_VARIABLE not in os.environ
     os.environ[RUN_VARIABLE] = str(run.path)  # for the processes that the trainer starts
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as leave:
-        if not isinstance(leave.__context__, KeyboardInterrupt):
+    except (Stopped, SystemExit) as leave:
+        # Lightning answers a second Ctrl-C by leaving Python in silence
+        on_ctrl_c = isinstance(leave.__context__, KeyboardInterrupt)
+        if isinstance(leave, SystemExit) and not on_ctrl_c:
             raise
-        # Lightning answers Ctrl-C by leaving Python in silence, and by ignoring the next one
-        signal.signal(signal.SIGINT, on_ctrl_c)
-        if trainer.is_global_zero and run.last.is_file():
-            print("go on from here with the same command and --resume auto")  # noqa: T201
-        raise KeyboardInterrupt from None
+        if not first and not started_by_us:
+            # Lightning kills the first process when one that it started ends with an error
+            raise SystemExit(0) from None
+        if first:
+            print(_how_to_go_on(run))  # noqa: T201
+        if on_ctrl_c or (isinstance(leave, Stopped) and leave.number == signal.SIGINT):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         if started_by_us:
             del os.environ[RUN_VARIABLE]
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         for logger in made:
             _finish(logger)
     result = _conclude(run, data, trainer.is_global_zero)
     if trainer.is_global_zero and advise:
         _advise(run, recipe, "VIDEOS" if task.unit == "clip" else "PHOTOS")
     return result
+
+
+def _check_length(length: Length, checkpoint: Path) -> None:
+    """Refuse a run that is over before it goes on."""
+    done = int(read_checkpoint(checkpoint)["global_step"])
+    if done > length.steps_per_epoch * length.epochs:
+        raise ZooError(
+            f"{checkpoint} has made {counted(done, 'step')} and the run would end after "
+            f"{length.epochs} x {length.steps_per_epoch}; raise --trainer.max_epochs, or start a "
+            "new run without --resume"
+        )
+
+
+def _how_to_go_on(run: Run) -> str:
+    if not run.last.is_file():
+        return "stopped before the first checkpoint; the same command starts anew"
+    return "go on from here with the same command and --resume auto"
 
 
 def _own(recipe: Recipe, changed: Recipe) -> Recipe:
@@ -217,34 +291,48 @@ def _own(recipe: Recipe, changed: Recipe) -> Recipe:
     return dataclasses.replace(changed, config=config)
 
 
-def _open(run: Run | None, recipe: Recipe, config: dict[str, Any], out: Path) -> Run:
-    """Return the folder of a run that starts, or of one that goes on."""
-    if run is None:
-        return create_run(out, recipe.name, config, recipe.header)
-    run.update(
-        status="running",
-        finished=None,
-        error=None,
-        process=os.getpid(),
-        host=platform.node(),
-        command=sys.argv,
-    )
-    return run
+def _open(
+    run: Run | None,
+    recipe: Recipe,
+    config: dict[str, Any],
+    out: Path,
+    stack: contextlib.ExitStack,
+) -> Run:
+    """Return the folder of a run that starts, or of one that goes on; the first process makes it.
 
-
-def _share(make: Callable[[], Run]) -> Run:
-    """Let the first process make the run's folder and tell the others which it is."""
+    Args:
+        run: The run that goes on, locked already; None for a new one.
+        recipe: Its recipe.
+        config: The resolved recipe.
+        out: Folder of the run folders.
+        stack: Gives the lock back at the end.
+    """
     if RUN_VARIABLE in os.environ:  # started by the first process
         return Run(Path(os.environ[RUN_VARIABLE]))
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return make()
-    import torch.distributed as dist  # started by torchrun: all at once
 
-    if not dist.is_initialized():
-        dist.init_process_group()
-    path = [str(make().path) if dist.get_rank() == 0 else ""]
-    dist.broadcast_object_list(path, src=0)
-    return Run(Path(path[0]))
+    def make() -> Run:
+        if run is None:
+            new = create_run(out, recipe.name, config, recipe.header)
+            stack.enter_context(RunLock(new.path))
+            return new
+        run.clear_leftovers()
+        run.update(
+            status="running",
+            finished=None,
+            error=None,
+            process=os.getpid(),
+            host=platform.node(),
+            command=sys.argv,
+        )
+        return run
+
+    made = from_first(make)
+    if not made.recipe_file.is_file():
+        raise ZooError(
+            f"the run folder {made.path} is not there on {platform.node()}; --out must name a "
+            "folder that all machines share"
+        )
+    return made
 
 
 def run_length(recipe: Recipe, steps_per_epoch: int, accumulate: int) -> Length:
@@ -261,27 +349,33 @@ def run_length(recipe: Recipe, steps_per_epoch: int, accumulate: int) -> Length:
 
 
 def _find_resume(
-    recipe: Recipe, resume: str | Path | None, out: Path
+    recipe: Recipe, resume: str | Path | None, out: Path, stack: contextlib.ExitStack
 ) -> tuple[Path | None, Run | None]:
-    """Return the checkpoint to go on from and the run that it belongs to."""
+    """Return the checkpoint to go on from and the run that it belongs to, locked."""
     if resume is None:
         return None, None
-    if RUN_VARIABLE in os.environ and not Path(resume).is_file():
+    if RUN_VARIABLE in os.environ:
         run = Run(Path(os.environ[RUN_VARIABLE]))  # the first process has looked already
-        return (run.last if run.last.is_file() else None), run
+        last = Path(resume) if Path(resume).is_file() else run.last
+        return (last if last.is_file() else None), run
     if str(resume) == "auto":
         found = newest_unfinished(out, recipe.name)
         if found is None:
             print(f"nothing to resume for {recipe.name} in {out}/: a new run starts")  # noqa: T201
             return None, None
+        stack.enter_context(RunLock(found.path))
         return found.last, found
     path = Path(resume)
     if path.is_file():
         folder = path.resolve().parent.parent
-        return path, Run(folder) if (folder / "run.json").is_file() else None
+        if not (folder / "run.json").is_file():
+            return path, None
+        stack.enter_context(RunLock(folder))
+        return path, Run(folder)
     run = find_run(resume, out)
     if not run.last.is_file():
         raise ZooError(f"{run.path} has no checkpoint to resume from; start anew without --resume")
+    stack.enter_context(RunLock(run.path))
     return run.last, run
 
 
@@ -318,6 +412,8 @@ def _introduce(
         )
     for sentence in unfit.values():
         say(f"CPU      {sentence}")
+    for name in recipe.foreign:
+        say(f"trusted  {name}: code of its own runs (--trust)")
     report = getattr(task.model, "load_report", None)
     for i, line in enumerate(task.explain_finetuning() or ([str(report)] if report else [])):
         say(f"{'' if i else 'weights':<9}{line}")
@@ -330,8 +426,10 @@ def _finish(logger: Any) -> None:
     """Close a logger; W&B writes its files to the end."""
     from lightning.pytorch.loggers import WandbLogger
 
-    if isinstance(logger, WandbLogger) and logger._experiment is not None:
-        logger._experiment.finish()
+    if isinstance(logger, WandbLogger):
+        from lightning_zoo.loggers.wandb import finish
+
+        finish(logger)
 
 
 def _advise(run: Run, recipe: Recipe, inputs: str) -> None:

@@ -8,23 +8,31 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_zoo.batch import BatchPlan, check_devices, plan_batches
+from lightning_zoo.batch import BatchPlan, check_devices, counted, plan_batches
 from lightning_zoo.callbacks import AtomicCheckpointIO
+from lightning_zoo.engine.world import adopt_slurm, launched
 from lightning_zoo.errors import ZooError
 from lightning_zoo.models import hub
 from lightning_zoo.recipe import Recipe
 from lightning_zoo.recipe.build import build
 
+T = TypeVar("T")
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+# Seconds without progress on any rank that end a run; torch waits as long for a collective.
+RANK_TIMEOUT = 1800
 
 # What CocoDataModule can be asked for.
 COCO_TARGETS = ("boxes", "masks", "keypoints")
@@ -62,26 +70,90 @@ def count_devices(devices: int | str, accelerator: str) -> tuple[str, int]:
         accelerator: The recipe's ``trainer.accelerator``.
 
     Raises:
-        ZooError: If there are fewer devices than asked for.
+        ZooError: If there are fewer devices than asked for, or a launcher started other processes.
     """
     asked = check_devices(devices)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if accelerator == "auto":
         accelerator = "cuda" if gpus else "cpu"
     there = gpus if accelerator in ("cuda", "gpu") else None
+    adopt_slurm()
+    if "RANK" in os.environ:  # a launcher has started all processes already, maybe a single one
+        started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if asked not in (None, started):
+            raise ZooError(
+                f"--devices is {asked}, and the launcher started "
+                f"{counted(started, 'process', 'es')} on this machine; leave --devices out, or "
+                "set the launcher's own option"
+            )
+        asked = started
     if asked is None:
-        started = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun says how many it started here
-        return accelerator, int(started) if started else there or 1
+        return accelerator, there or 1
     if there is not None and asked > there:
         raise ZooError(f"--devices is {asked}, this machine has {there} of kind {accelerator}")
     return accelerator, asked
 
 
+def count_nodes(recipe: Recipe) -> int:
+    """Return the machines that train together: the launcher's, else this one alone.
+
+    Raises:
+        ZooError: If the recipe names another number.
+    """
+    asked = int(recipe.get("trainer.num_nodes", 1))
+    world = launched()
+    nodes = 1 if world is None else world.nodes
+    if asked not in (1, nodes):
+        raise ZooError(
+            f"trainer.num_nodes is {asked}, and {counted(nodes, 'machine')} started this run; "
+            "leave the key out and start it on all of them, see: python -m lightning_zoo launch "
+            f"--recipe {recipe.name} --nodes {asked}"
+        )
+    return nodes
+
+
 def plan_for(recipe: Recipe, devices: int, lr_rule: str = "fixed") -> BatchPlan:
     """Spread the recipe's batch over ``devices`` of each of its machines."""
-    nodes = int(recipe.get("trainer.num_nodes", 1))
     batch = recipe.config["batch"]
-    return plan_batches(batch["size"], batch["per_device"], devices * nodes, lr_rule=lr_rule)
+    total = devices * count_nodes(recipe)
+    return plan_batches(batch["size"], batch["per_device"], total, lr_rule=lr_rule)
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Let the first of the processes that a launcher started decide, and tell the others.
+
+    Args:
+        make: Called on the first process alone, or on the only one.
+
+    Raises:
+        ZooError: What ``make`` raised, on the first process; the others leave without a word.
+    """
+    world = launched()
+    if world is None:
+        return make()
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group()
+    answer: list[Any] = [None, False]
+    error: ZooError | None = None
+    if world.rank == 0:
+        try:
+            answer = [make(), False]
+        except ZooError as caught:
+            answer, error = [None, True], caught
+    dist.broadcast_object_list(answer, src=0)
+    if error is not None:
+        raise error
+    if answer[1]:
+        raise SystemExit(2)
+    return answer[0]
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    world = launched()
+    return (getattr(rank_zero_only, "rank", 0) if world is None else world.rank) == 0
 
 
 @contextlib.contextmanager
@@ -197,15 +269,21 @@ def build_trainer(
     }
     args |= recipe.config["trainer"]
     args["accelerator"] = accelerator
+    args["num_nodes"] = count_nodes(recipe)
     for name in unfit_for_cpu(recipe, accelerator, plan.devices):
         del args[name]
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if launched() is not None:
+        plugins.append(TorchElasticEnvironment())
+    elif "SLURM_NTASKS" in os.environ and "RANK" not in os.environ:
+        plugins.append(LightningEnvironment())  # in a SLURM job, but started by hand
     return Trainer(
         **args,
         devices=devices,
         accumulate_grad_batches=plan.accumulate,
         callbacks=list(callbacks),
         logger=list(loggers),
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         default_root_dir=folder or os.curdir,
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),

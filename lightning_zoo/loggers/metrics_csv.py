@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_zoo.errors import ZooError
 from lightning_zoo.runs import write_text
 
 
@@ -41,8 +43,9 @@ class MetricsCsv(Logger):
         """Take up the file of an interrupted run, without what came after ``step``."""
         if not self.path.is_file():
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half a line
+        rows = [row for row in csv.DictReader(whole) if int(row["step"]) < step]
         self.rows = [{k: v for k, v in row.items() if v} for row in rows]
         for row in self.rows:
             self._columns += [k for k in row if k not in self._columns]
@@ -70,8 +73,11 @@ class MetricsCsv(Logger):
     def save(self) -> None:
         """Write what is new: append where possible, replace the file where columns are new."""
         if 0 < self._written <= len(self.rows):
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                self._writer(file).writerows(self.rows[self._written :])
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    self._writer(file).writerows(self.rows[self._written :])
+            except OSError as error:
+                raise ZooError(f"cannot write {self.path}: {error.strerror}") from error
         elif self.rows:
             text = io.StringIO()
             writer = self._writer(text)
@@ -85,5 +91,6 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the rest."""
-        self.save()
+        """Write the rest; where the run has failed already, that is what matters."""
+        with contextlib.suppress(ZooError) if status == "failed" else contextlib.nullcontext():
+            self.save()

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from lightning_zoo.models.registry import get_entry
 from lightning_zoo.recipe import yaml_lines
 from lightning_zoo.recipe.lint import KeyPath, Problem, lint
 from lightning_zoo.recipe.schema import signature
+from lightning_zoo.recipe.trust import foreign, is_trusting, trust
 
-__all__ = ["Recipe", "find_recipe", "list_recipes", "load_recipe", "recipe_files"]
+__all__ = ["Recipe", "find_recipe", "list_recipes", "load_recipe", "recipe_files", "trust"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
+TRUSTED = "Trusted (--trust), its code ran:"
 
 
 @dataclass
@@ -85,7 +88,16 @@ class Recipe:
         for key, value in overrides:
             path = _assign(config, key, value)
             overridden[path] = f"--{key}"
-        return Recipe(self.name, self.path, config, self.header, self.document, overridden)
+        made = Recipe(self.name, self.path, config, self.header, self.document, overridden)
+        # what a run ran beside our code stands at the top of its recipe.yaml
+        noted = tuple(f"{TRUSTED} {name}" for name in made.foreign if is_trusting())
+        made.header = tuple(h for h in self.header if not h.startswith(TRUSTED)) + noted
+        return made
+
+    @property
+    def foreign(self) -> list[str]:
+        """Classes that it names outside torch, albumentations and this package."""
+        return foreign(self.config)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a dotted key (``init_args`` left out), else ``default``."""
@@ -215,8 +227,10 @@ def _name(path: Path) -> str:
     """Return a file's stem; the recipe that a run left behind is still called as it was."""
     record = path.parent / "run.json"
     if path.name == "recipe.yaml" and record.is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(record.read_text(encoding="utf-8"))["recipe"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            name = str(json.loads(record.read_text(encoding="utf-8"))["recipe"])
+            if re.fullmatch(r"\w[\w.+-]*", name):  # it becomes a folder's name
+                return name
     return path.stem
 
 

@@ -6,6 +6,7 @@ it stands (file and line, or the option on the command line).
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,31 @@ from lightning_zoo.recipe.schema import (
     our_classes,
     signature,
 )
+from lightning_zoo.recipe.trust import (
+    DATA,
+    FINETUNING,
+    OPTIMIZER,
+    PART,
+    SCHEDULE,
+    TASK,
+    TRAINER,
+    TRANSFORM,
+    Slot,
+    is_trusting,
+)
 
 KeyPath = tuple[str | int, ...]
 
+_NONE = ast.Constant(None)
 SECTIONS = ("seed_everything", "model", "data", "batch", "trainer", "run", "reference")
 REQUIRED = ("model", "data", "batch", "trainer")
 BATCH_KEYS = {"size": int, "per_device": int}
-RUN_KEYS = {"loggers": list, "checkpoint_steps": (int, type(None)), "pictures": int}
+RUN_KEYS = {
+    "loggers": list,
+    "checkpoint_steps": (int, type(None)),
+    "pictures": int,
+    "rank_timeout": (int, float),
+}
 # Where the classes of a section stand, and how they are called.
 KINDS: dict[KeyPath, tuple[str, str]] = {
     ("model",): ("tasks", "Task"),
@@ -44,6 +63,25 @@ REFERENCE_KEYS = {
     "provenance": str,
     "source": str,
     "note": str,
+}
+# Values of the trainer's arguments that start nothing but torch and Lightning; the other arguments
+# are numbers and switches.
+PLAIN_TRAINER: dict[str, tuple[Any, ...]] = {
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "strategy": (
+        "auto",
+        "ddp",
+        "ddp_find_unused_parameters_true",
+        "ddp_find_unused_parameters_false",
+        "fsdp",
+    ),
+    "precision": (
+        *(None, 16, 32, 64, "16", "32", "64", "bf16"),
+        *("16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"),
+    ),
+    "profiler": (None, "simple", "advanced"),
+    "plugins": (None,),
+    "model_registry": (None,),  # names a place on the internet
 }
 # Arguments of the trainer that we set ourselves, and what says the same.
 OWNED = {
@@ -87,7 +125,8 @@ def _sections(config: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(("seed_everything",), f"seed_everything is {seed!r}; expected 0 or more")
     for section in ("model", "data"):
         if isinstance(config.get(section), dict):
-            yield from _node(config[section], (section,), deferred=False)
+            slot = TASK if section == "model" else DATA
+            yield from _node(config[section], (section,), slot)
     if isinstance(config.get("trainer"), dict):
         yield from _trainer(config["trainer"])
     for section, keys in (("batch", BATCH_KEYS), ("run", RUN_KEYS), ("reference", REFERENCE_KEYS)):
@@ -107,7 +146,7 @@ def _sections(config: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(("run", "loggers", i), _unknown_key("logger", str(name), LOGGERS))
 
 
-def _node(node: dict[str, Any], path: KeyPath, *, deferred: bool) -> Iterator[Problem]:
+def _node(node: dict[str, Any], path: KeyPath, slot: Slot) -> Iterator[Problem]:
     """Check one ``{class_path, init_args}`` against the class's own signature."""
     for key in node:
         if key not in ("class_path", "init_args"):
@@ -122,11 +161,21 @@ def _node(node: dict[str, Any], path: KeyPath, *, deferred: bool) -> Iterator[Pr
     try:
         if path in KINDS:
             _check_kind(class_path, *KINDS[path])
-        found = signature(class_path)
+        found = signature(class_path, (slot,))
     except ZooError as error:
         yield Problem((*path, "class_path"), str(error))
         return
+    deferred = slot in (OPTIMIZER, SCHEDULE)
     yield from _arguments(args, found, (*path, "init_args"), deferred=deferred)
+
+
+def _slot(parameter: Parameter, path: KeyPath) -> Slot:
+    """Return what an argument takes where it takes a class."""
+    if parameter.deferred:
+        return OPTIMIZER if "Optimizer" in ast.unparse(parameter.annotation or _NONE) else SCHEDULE
+    if parameter.takes:
+        return FINETUNING
+    return TRANSFORM if path[0] == "data" else PART
 
 
 def _check_kind(class_path: str, folder: str, ending: str) -> None:
@@ -159,12 +208,13 @@ def _arguments(
 
 
 def _value(value: Any, parameter: Parameter, path: KeyPath) -> Iterator[Problem]:
+    slot = _slot(parameter, path)
     if isinstance(value, dict) and "class_path" in value:
         if parameter.takes and value["class_path"] != parameter.takes:
             text = f"{_dotted(path)}.class_path is {value['class_path']!r}; expected "
             yield Problem((*path, "class_path"), text + parameter.takes)
             return
-        yield from _node(value, path, deferred=parameter.deferred)
+        yield from _node(value, path, slot)
     elif (
         isinstance(value, dict)
         and parameter.takes is None
@@ -172,11 +222,11 @@ def _value(value: Any, parameter: Parameter, path: KeyPath) -> Iterator[Problem]
     ):
         for key, item in value.items():  # a node within plain data: model_args
             if isinstance(item, dict) and "class_path" in item:
-                yield from _node(item, (*path, key), deferred=False)
+                yield from _node(item, (*path, key), slot)
     elif isinstance(value, list) and any(isinstance(v, dict) and "class_path" in v for v in value):
         for i, item in enumerate(value):
             if isinstance(item, dict):
-                yield from _node(item, (*path, i), deferred=False)
+                yield from _node(item, (*path, i), slot)
     elif parameter.deferred and value is not None:
         yield Problem(path, f"{_dotted(path)} is {value!r}; expected class_path and init_args")
     elif not accepts(parameter.annotation, value):
@@ -189,7 +239,7 @@ def _value(value: Any, parameter: Parameter, path: KeyPath) -> Iterator[Problem]
 
 
 def _trainer(section: dict[str, Any]) -> Iterator[Problem]:
-    found = signature("lightning.pytorch.trainer.trainer.Trainer")
+    found = signature("lightning.pytorch.trainer.trainer.Trainer", (TRAINER,))
     free = {k: p for k, p in found.parameters.items() if k not in OWNED}
     for key, value in section.items():
         path = ("trainer", key)
@@ -197,10 +247,25 @@ def _trainer(section: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(path, f"trainer.{key} cannot be set in a recipe: {OWNED[key]}")
         elif key not in free:
             yield Problem(path, _unknown_key("argument of the trainer", key, free))
+        elif _holds_class(value):
+            yield Problem(path, f"trainer.{key} names a class; the trainer takes plain values")
+        elif key in PLAIN_TRAINER and not is_trusting() and not _among(value, PLAIN_TRAINER[key]):
+            known = ", ".join("null" if v is None else str(v) for v in PLAIN_TRAINER[key])
+            text = f"trainer.{key} is {value!r}; expected one of {known} (--trust allows others)"
+            yield Problem(path, text)
         else:
             yield from _value(value, free[key], path)
     if section.get("max_epochs") is None and section.get("max_steps") is None:
         yield Problem(("trainer",), "trainer.max_epochs is missing: the run would have no end")
+
+
+def _holds_class(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (isinstance(value, dict) and "class_path" in value) or any(map(_holds_class, inner))
+
+
+def _among(value: Any, known: tuple[Any, ...]) -> bool:
+    return any(value == one and type(value) is type(one) for one in known)
 
 
 def _fixed(section: dict[str, Any], name: str, keys: dict[str, Any]) -> Iterator[Problem]:

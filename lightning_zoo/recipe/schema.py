@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_zoo.errors import ZooError, unknown
+from lightning_zoo.recipe.trust import SLOTS, Slot, check
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Folders whose classes a recipe may name without their module.
 OUR_FOLDERS = ("tasks", "datamodules", "optim", "callbacks")
-# Code outside these is never imported on a recipe's word.
-TRUSTED = ("lightning_zoo", "torch", "lightning", "albumentations")
 # Parameters that take a class with its arguments, to be called later with the missing first one.
 DEFERRED = ("OptimizerCallable", "ScheduleCallable")
 
@@ -74,15 +73,17 @@ def our_classes() -> dict[str, Path]:
     return found
 
 
-def signature(class_path: str) -> Signature:
+def signature(class_path: str, slots: tuple[Slot, ...] = SLOTS) -> Signature:
     """Return what the class at ``class_path`` accepts.
 
     Args:
         class_path: ``ClassificationTask``, or a dotted name such as ``torch.optim.SGD``.
+        slots: What the place takes where the class is named.
 
     Raises:
-        ZooError: If there is no such class, or it stands outside the packages that recipes may use.
+        ZooError: If there is no such class, or it stands outside what recipes may use there.
     """
+    check(class_path, slots)
     return _signature(class_path)
 
 
@@ -95,14 +96,11 @@ def _signature(class_path: str) -> Signature:
         path = our_classes()[name]
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     else:
-        top = package.split(".")[0]
-        if top not in TRUSTED:
-            raise ZooError(
-                f"class_path {class_path!r} is outside what recipes may use; "
-                f"expected a class of {', '.join(TRUSTED)}"
-            )
         module, path = _find(package, name, class_path)
-    tree = ast.parse(path.read_text("utf-8"))
+    try:
+        tree = ast.parse(path.read_text("utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ZooError(f"class_path {class_path!r}: {path} cannot be read: {error}") from None
     init = _init(tree, name, path)
     if init is None:
         return Signature(module, name, {}, open=True)
@@ -121,10 +119,16 @@ def _signature(class_path: str) -> Signature:
 def _find(package: str, name: str, class_path: str) -> tuple[str, Path]:
     """Return module and file of a class that ``package`` defines or re-exports."""
     top, *rest = package.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        raise ZooError(f"class_path {class_path!r}: the package {top} is not installed")
-    base = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # __main__ has none
+        spec = None
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        raise ZooError(f"class_path {class_path!r}: there is no package {top} with a source")
+    if spec.submodule_search_locations:
+        base = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    else:  # one file
+        base = Path(str(spec.origin)).with_suffix("").joinpath(*rest)
     pattern = re.compile(rf"^class {re.escape(name)}\b", re.M)
     # somewhere in torch there is a `class load`, and torch.load is a function that runs files
     for path in _files(base) if name[:1].isupper() else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_zoo.batch import counted
-from lightning_zoo.errors import ZooError
+from lightning_zoo.errors import NotFiniteError, ZooError
 from lightning_zoo.metrics import SampleMean
 from lightning_zoo.models import get_entry, get_model, hub
 from lightning_zoo.models.transfer import KeptRows, head_tensors, keep_class_rows, table
@@ -27,6 +28,14 @@ from lightning_zoo.optim import (
     averaged_copy,
     param_groups,
     reference_decay,
+)
+from lightning_zoo.tasks.finite import (
+    BuffersBefore,
+    Evidence,
+    all_finite,
+    listed,
+    not_finite,
+    plain_ids,
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -134,6 +143,11 @@ class Task(LightningModule):
         self.thaw: Thaw | None = None
         self.kept_rows: KeptRows | None = None
         self.is_resumed = hub.is_structure_only()
+        # Of the forward pass that runs: what to keep of it if its loss is no finite number
+        self.evidence: Evidence | None = None
+        self.buffers_before = BuffersBefore()
+        self.draw_seed: int | None = None
+        self.ids_of_step: list[Any] = []  # the samples of each forward pass so far
 
     def configure(self, length: Length, *, batch_size: int, lr_scale: float, seed: int) -> None:
         """Tell the task about the run it is part of; called once, before the trainer starts.
@@ -243,6 +257,56 @@ class Task(LightningModule):
         x = (images.float() - self.mean.view(per_channel)) * self.scale.view(per_channel)
         return x.contiguous(memory_format=self.memory_format)
 
+    def training_loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss of one batch, and its terms by name; none where it has one alone."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the mean loss of one batch, and record it.
+
+        Raises:
+            NotFiniteError: If it is no finite number; optimizer, averaged weights and schedule have
+                not seen it, and the network's buffers are as they were.
+        """
+        self.buffers_before.keep(self.model)
+        loss, terms = self.training_loss(batch)
+        self.evidence = Evidence(batch, batch_idx, loss.detach(), terms)
+        # a GPU is waited for here, once a forward pass; the backward pass is not begun before
+        if not math.isfinite(loss.item()):
+            self.buffers_before.put_back()
+            raise self._not_finite("loss")
+        self.record_loss(loss, len(batch["id"]), terms)
+        return loss
+
+    def on_after_backward(self) -> None:
+        """Look at the gradients of one batch, where that makes no GPU wait.
+
+        There a step with such gradients shows in the next loss, and no checkpoint is written of the
+        weights that it made. Those that overflow in float16 are the scaler's to deal with.
+
+        Raises:
+            NotFiniteError: If one is not finite.
+        """
+        if self.device.type == "cpu" and self.evidence is not None:
+            groups = self.trainer.optimizers[0].param_groups
+            parameters = [p for group in groups for p in group["params"]]
+            if not all_finite([p.grad for p in parameters if p.grad is not None]):
+                named = ((name, p.grad) for name, p in self.model.named_parameters())
+                self.evidence.parameters = not_finite(named)
+                self.buffers_before.put_back()
+                raise self._not_finite("gradient")
+        self.evidence = None
+
+    def _not_finite(self, what: str) -> NotFiniteError:
+        evidence = self.evidence
+        assert evidence is not None
+        evidence.what, evidence.seed = what, self.draw_seed
+        evidence.earlier = [plain_ids(ids) for ids in self.ids_of_step[:-1]]
+        evidence.epoch, evidence.step = self.current_epoch, self.trainer.global_step
+        error = NotFiniteError(evidence.text(self.unit))
+        error.evidence = evidence
+        return error
+
     def evaluate(self, batch: Any) -> None:
         """Count one batch of validation or test."""
         raise NotImplementedError
@@ -287,10 +351,14 @@ class Task(LightningModule):
         """
         chunk = batch_idx * self.trainer.world_size + self.global_rank
         key = (self.seed * 1_000_003 + self.current_epoch) * 1_000_000_007 + chunk
+        self.draw_seed = key % 2**63
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.ids_of_step = []
+        self.ids_of_step.append(batch["id"])
         # torch.manual_seed takes a millisecond: it queues a call for every kind of device there is
-        torch.default_generator.manual_seed(key % 2**63)
+        torch.default_generator.manual_seed(self.draw_seed)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(key % 2**63)
+            torch.cuda.manual_seed(self.draw_seed)
         if self.thaw is not None:
             self.thaw.prepare(self.trainer.global_step, toggle=self.trainer.world_size == 1)
 
@@ -303,10 +371,10 @@ class Task(LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Step, then let the averaged weights follow."""
+        step = self.trainer.global_step  # from 0; Lightning counts it when this hook is over
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.ema is None:
             return
-        step = self.trainer.global_step - 1  # from 0; already counted
         if step % self.length.steps_per_epoch % self.ema_every_steps == 0:
             self.ema.update_parameters(self.model)
             if epoch < self.ema_warmup_epochs:
@@ -329,10 +397,22 @@ class Task(LightningModule):
         self.loss_count += samples
         # Lightning's log() takes longer than all the rest of our layer, so not at every step
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", loss.detach(), batch_size=samples)
-            self.log("lr", self.current_lr(), batch_size=samples)
-            for name, part in (parts or {}).items():
-                self.log(f"train/{name}", part.detach(), batch_size=samples)
+            figures = {"train/loss": loss.detach(), "lr": torch.tensor(self.current_lr())}
+            figures |= {f"train/{name}": part.detach() for name, part in (parts or {}).items()}
+            for name, figure in figures.items():
+                self.log(name, figure, batch_size=samples, logger=False)
+            self._write(figures, self.trainer.global_step)
+
+    def _write(self, figures: Mapping[str, Tensor], step: int) -> None:
+        """Hand figures to the loggers at once.
+
+        Lightning would hand them over after the hooks in which checkpoints are saved, so that a run
+        killed in between would miss them for good.
+        """
+        numbers = {name: float(value) for name, value in figures.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**numbers, "epoch": self.current_epoch}, step)
+            logger.save()
 
     def _epoch_loss_of_all_ranks(self) -> Tensor:
         total = 0.0 if self.loss_sum is None else float(self.loss_sum)
@@ -342,11 +422,23 @@ class Task(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean training loss."""
         total, samples = self._epoch_loss_of_all_ranks()
-        self.log("train/loss_epoch", (total / samples).float())
+        mean = (total / samples).float()
+        self.log("train/loss_epoch", mean, logger=False)
+        self._write({"train/loss_epoch": mean}, self.trainer.global_step - 1)
         self.loss_sum, self.loss_count = None, 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the epoch's loss so far, summed over ranks, and what is new in fine-tuning."""
+        """Keep the epoch's loss so far, summed over ranks, and what is new in fine-tuning.
+
+        Raises:
+            NotFiniteError: If a weight is not finite: the checkpoint before stays the last.
+        """
+        if not all_finite([p.detach() for p in self.parameters() if p.is_floating_point()]):
+            raise NotFiniteError(
+                f"the weights are not finite after step {self.trainer.global_step} and no "
+                f"checkpoint is written of them ({listed(not_finite(self.named_parameters()))}); "
+                "lower --model.optimizer.lr, or go on from the last checkpoint with --resume auto"
+            )
         checkpoint["epoch_loss"] = self._epoch_loss_of_all_ranks().cpu()
         if self.head is not None:
             checkpoint["finetuning"] = {"head": list(self.head)}

@@ -116,7 +116,7 @@ class ClassificationTask(Task):
         """Return logits ``(N, num_classes)`` of uint8 images ``(N, 3, H, W)``."""
         return self.model(self.prepare(images))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch, auxiliary heads included."""
         x, target = self.prepare(batch["image"]), batch["label"]
         if "erase" in batch:
@@ -130,8 +130,7 @@ class ClassificationTask(Task):
         for head in aux:
             if head is not None:
                 loss = loss + self.aux_weight * self.loss(head, target)
-        self.record_loss(loss, len(x))
-        return loss
+        return loss, {}
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss; labels are int64 ``(N,)`` or float32 ``(N, num_classes)``."""

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_zoo.errors import NotFiniteError
 from lightning_zoo.metrics import CocoMetric, NamedMeans
 from lightning_zoo.models.detection.mask_rcnn import MaskRCNN
 from lightning_zoo.optim import FineTuning, OptimizerCallable, ScheduleCallable
@@ -105,28 +102,10 @@ class DetectionTask(Task):
         """Return the objects found in uint8 images, a list of ``(3, H, W)``."""
         return self.model(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of the losses of one batch.
-
-        Raises:
-            NotFiniteError: If the loss is no finite number.
-        """
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of one batch, and each of them."""
         losses = self.model(batch["image"], batch["target"])
-        loss = torch.stack(list(losses.values())).sum()
-        # reading the value makes a GPU wait, so there it is looked at when it is logged anyway
-        logged = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if (logged or self.device.type == "cpu") and not math.isfinite(loss.item()):
-            raise NotFiniteError(self._not_finite(losses, batch["id"]))
-        self.record_loss(loss, len(batch["image"]), losses)
-        return loss
-
-    def _not_finite(self, losses: Mapping[str, Tensor], ids: list[Any]) -> str:
-        parts = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        return (
-            f"the loss is no finite number in epoch {self.current_epoch}, step "
-            f"{self.trainer.global_step} ({parts}; images {', '.join(map(str, ids))}); lower "
-            "--model.optimizer.lr, or go on from the last checkpoint with --resume auto"
-        )
+        return torch.stack(list(losses.values())).sum(), losses
 
     def evaluate(self, batch: Batch) -> None:
         """Count one batch; nothing is exchanged between ranks before the epoch's end."""

@@ -162,14 +162,13 @@ class QuantizationTask(ClassificationTask):
         self._int8 = None
         super().on_train_batch_start(batch, batch_idx)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch; of ``ptq``, the float network's, which moves nothing."""
         if self.method == "qat":
-            return super().training_step(batch, batch_idx)
+            return super().training_loss(batch)
         with torch.no_grad():
             loss = self.loss(self.model(self.prepare(batch["image"])), batch["label"])
-        self.record_loss(loss, len(batch["image"]))
-        return loss + 0 * self.still
+        return loss + 0 * self.still, {}
 
     def on_validation_start(self) -> None:
         """Keep the ranges from following images that the network is measured on."""

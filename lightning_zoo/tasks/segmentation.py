@@ -138,7 +138,7 @@ class SegmentationTask(Task):
         """Return logits ``(N, num_classes, H, W)`` of uint8 images ``(N, 3, H, W)``."""
         return self.model(self.prepare(images))["out"]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch, the second head's included."""
         x, target = self.prepare(batch["image"]), batch["mask"].long()
         output = self.model(x)
@@ -147,8 +147,7 @@ class SegmentationTask(Task):
         if "aux" in output:
             parts["loss_aux"] = self.loss(output["aux"], target)
             loss = loss + self.aux_weight * parts["loss_aux"]
-        self.record_loss(loss, len(x), parts if len(parts) > 1 else None)
-        return loss
+        return loss, parts if len(parts) > 1 else {}
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return cross entropy, plus dice where it has a weight, over the pixels that count.

@@ -92,12 +92,10 @@ class VideoTask(Task):
         """Return logits ``(N, num_classes)`` of uint8 clips ``(N, 3, T, H, W)``."""
         return self.model(self.prepare(clips))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch of clips."""
         logits = self(batch["video"])
-        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)
-        self.record_loss(loss, len(logits))
-        return loss
+        return F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing), {}
 
     def evaluate(self, batch: Batch) -> None:
         """Count one batch; nothing is exchanged between ranks before the epoch's end."""

@@ -204,17 +204,71 @@ def test_not_judged_outside_of_training(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_steps(tmp_path: Path) -> None:
-    """Two batches a step: a save at steps 2 and 4, once each."""
-    callback = Checkpoints(tmp_path, monitor="val/x", mode="max", every_steps=2)
+def run_batches(
+    callback: Checkpoints, *, batches: int, accumulate: int, pause: int, every: int | None = 1
+) -> list[int]:
+    """Run one epoch of batches; return the steps after which was saved."""
     trainer: Any = FakeTrainer()
+    progress = SimpleNamespace(current=SimpleNamespace(ready=0), is_last_batch=False)
+    trainer.fit_loop.epoch_loop.batch_progress = progress
+    trainer.accumulate_grad_batches, trainer.num_training_batches = accumulate, batches
+    trainer.enable_validation, trainer.val_check_batch = True, pause
+    trainer.check_val_every_n_epoch = every
     saved: list[int] = []
     trainer.save_checkpoint = lambda path: saved.append(trainer.global_step)
     callback.on_train_start(trainer, None)  # type: ignore[arg-type]
-    for batch in range(10):
-        trainer.global_step = (batch + 1) // 2
+    for batch in range(batches):
+        progress.current.ready = batch + 1
+        trainer.global_step = (batch + 1) // accumulate
         callback.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
-    assert saved == [2, 4]
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("every_steps", "batches", "accumulate", "pause", "every", "saved"),
+    [
+        (2, 12, 2, 12, 2, [2, 4]),  # an epoch that is not validated: not at its end
+        (None, 10, 2, 10, 1, [4]),  # one step before validation, which follows step 5
+        (None, 10, 1, 5, 1, [4, 9]),  # and before each of two
+        (5, 10, 1, 5, 1, [4, 6, 9]),  # at 5 validation follows: it has to wait
+        (3, 10, 1, 10, 1, [3, 6, 9]),
+        (None, 10, 1, 3, 1, [2, 5, 8]),  # validation after 3, 6 and 9
+        (None, 4, 1, 6, None, []),  # counted over epochs: after 6, in the next one
+        (None, 8, 1, 6, None, [5]),
+        (None, 1, 1, 1, 1, []),  # the epoch before has saved its end
+    ],
+)
+def test_saved_within_the_epoch(
+    tmp_path: Path,
+    every_steps: int | None,
+    batches: int,
+    accumulate: int,
+    pause: int,
+    every: int | None,
+    saved: list[int],
+) -> None:
+    callback = Checkpoints(tmp_path, monitor="val/x", mode="max", every_steps=every_steps)
+    assert (
+        run_batches(callback, batches=batches, accumulate=accumulate, pause=pause, every=every)
+        == saved
+    )
+
+
+def test_best_that_was_not_named_is_named_on_resume(tmp_path: Path) -> None:
+    """The run was killed between the two renames: the last checkpoint says that it is the best."""
+    before, _ = run_epochs(tmp_path, "max", [4.0])
+    before._improved = True
+    state = before.state_dict()
+    before.last.write_text("killed here")
+    after = Checkpoints(tmp_path, monitor="val/x", mode="max", every_steps=None)
+    after.load_state_dict(state)
+    trainer: Any = FakeTrainer()
+    trainer.ckpt_path = str(after.last)
+    after.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert after.best.read_text() == "killed here"
+    after.load_state_dict(state)
+    after.on_train_start(trainer, None)  # type: ignore[arg-type]  # once more: nothing to do
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_the_last_epoch_is_measured(tmp_path: Path) -> None:
