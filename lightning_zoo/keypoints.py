@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lightning_zoo.errors import ZooError, unknown
+from lightning_zoo.plain_yaml import load_yaml
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ def get_skeleton(name: str | Path | Mapping[str, Any] | Skeleton) -> Skeleton:
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise unknown("skeleton", str(name), SKELETONS, "or the path of a .yaml file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ZooError(f"cannot read the skeleton {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ZooError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     return _from_content(content, str(path))
 

@@ -16,16 +16,15 @@ import http.client
 import os
 import re
 import shutil
-import stat
 import sys
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from lightning_zoo.datamodules.archives import refused, write, zip_members
 from lightning_zoo.datamodules.coco_index import check_categories, read_json
 from lightning_zoo.errors import ZooError
 
@@ -35,7 +34,6 @@ FOLDERS = {"train2017.zip": "zips", "val2017.zip": "zips", ANNOTATIONS: "annotat
 IMAGES = {"train2017": 118_287, "val2017": 5_000}
 KINDS = ("instances", "person_keypoints")
 MAX_IMAGE, MAX_JSON = 64 * 2**20, 4 * 2**30  # bytes; the real ones are far smaller
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 TIMEOUT = 60  # seconds without a byte
 
 _JSON = re.compile(r"annotations/(\w+)\.json")
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         prepare(args.archives, args.root, only=args.only, url=args.url if args.download else None)
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         print(f"prepare_coco: {error}", file=sys.stderr)
         return 1
     return 0
@@ -107,16 +105,16 @@ def prepare_images(archive: Path, target: Path) -> None:
     if target.is_dir():
         print(f"{target.name}: {str(target)!r} is there")
         return
-    wanted = re.compile(rf"{target.name}/(\d{{12}}\.jpg)")
+    wanted = re.compile(rf"{target.name}/([0-9]{{12}}\.jpg)")
     partial = target.parent / f".{target.name}.partial"
     images = 0
-    for member, content in members(archive):
-        found = wanted.fullmatch(member.filename)
+    for member in zip_members(archive):
+        found = wanted.fullmatch(member.name)
         if not found:
-            raise _refused(archive, member, f"expected {target.name}/XXXXXXXXXXXX.jpg")
-        if member.file_size > MAX_IMAGE:
-            raise _refused(archive, member, f"{member.file_size} bytes are too many")
-        write(content, member.file_size, partial / found.group(1))
+            raise refused(archive, member.name, f"expected {target.name}/XXXXXXXXXXXX.jpg")
+        if member.size > MAX_IMAGE:
+            raise refused(archive, member.name, f"{member.size} bytes are too many")
+        write(member.content, member.size, partial / found.group(1))
         images += 1
         if images % 10_000 == 0:
             print(f"{target.name}: {images} images", flush=True)
@@ -137,16 +135,16 @@ def prepare_annotations(archive: Path, target: Path, files: Sequence[str]) -> No
         ZooError: If the archive is damaged, holds what it must not, or lacks a file.
     """
     done = set()
-    for member, content in members(archive):
-        found = _JSON.fullmatch(member.filename)
+    for member in zip_members(archive):
+        found = _JSON.fullmatch(member.name)
         if not found:
-            raise _refused(archive, member, "expected annotations/<name>.json")
+            raise refused(archive, member.name, "expected annotations/<name>.json")
         name = f"{found.group(1)}.json"
         if name not in files:
             continue
-        if member.file_size > MAX_JSON:
-            raise _refused(archive, member, f"{member.file_size} bytes are too many")
-        write(content, member.file_size, target / name)
+        if member.size > MAX_JSON:
+            raise refused(archive, member.name, f"{member.size} bytes are too many")
+        write(member.content, member.size, target / name)
         done.add(name)
         print(f"annotations: {name}", flush=True)
     absent = [name for name in files if name not in done]
@@ -235,64 +233,6 @@ def _fetch(response: IO[bytes], part: Path, have: int, size: int | None, path: P
         raise ZooError(
             f"{path.name} broke off after {have} of {size} bytes; run the command again to go on"
         )
-
-
-def members(archive: Path) -> Iterator[tuple[zipfile.ZipInfo, IO[bytes]]]:
-    """Yield the files of a zip with their content; folders are passed over.
-
-    Args:
-        archive: The archive.
-
-    Raises:
-        ZooError: If a member is a link or encrypted, its name would leave the target folder, or
-            the archive is damaged.
-    """
-    try:
-        with zipfile.ZipFile(archive) as content:
-            for member in content.infolist():
-                name = member.filename
-                if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-                    raise _refused(archive, member, "it would leave the target folder")
-                if "\\" in name or ":" in name or "\0" in member.orig_filename:
-                    raise _refused(archive, member, "its name holds a special character")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise _refused(archive, member, "it is a link")
-                if member.flag_bits & 1:
-                    raise _refused(archive, member, "it is encrypted")
-                if member.is_dir():
-                    continue
-                with content.open(member) as file:
-                    yield member, file
-    except DAMAGE as error:
-        raise ZooError(
-            f"{str(archive)!r} is damaged ({error or type(error).__name__}); download it again"
-        ) from None
-
-
-def write(content: IO[bytes], size: int, path: Path) -> None:
-    """Write a file so that it has its name only when it is whole; one that is there is kept.
-
-    Raises:
-        ZooError: If the archive ends before the file does.
-    """
-    if path.is_file() and path.stat().st_size == size:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            shutil.copyfileobj(content, file)
-    except DAMAGE as error:
-        part.unlink()
-        raise ZooError(
-            f"the archive is damaged within {path.name} ({error or type(error).__name__}); "
-            "download it again"
-        ) from None
-    part.replace(path)
-
-
-def _refused(archive: Path, member: zipfile.ZipInfo, why: str) -> ZooError:
-    return ZooError(f"refused {member.filename!r} of {str(archive)!r}: {why}")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import os
 import re
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from lightning_zoo.datamodules.archives import Member, refused, tar_members, write
 from lightning_zoo.errors import ZooError
 
 TRAIN = "ILSVRC2012_img_train.tar"
@@ -30,8 +30,8 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRAIN_IMAGES, VAL_IMAGES = 1_281_167, 50_000
 MAX_LABEL_FILE = 64 * 2**20  # bytes; both files of the devkit are far smaller
 
-_WNID = re.compile(r"n\d{8}")
-_VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_WNID = re.compile(r"n[0-9]{8}")
+_VAL_NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})\.JPEG")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         prepare(args.archives, args.root, only=args.only)
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         print(f"prepare_imagenet: {error}", file=sys.stderr)
         return 1
     return 0
@@ -89,10 +89,10 @@ def prepare_train(archive: Path, target: Path) -> None:
         ZooError: If the archive is damaged or holds what it must not.
     """
     classes = images = 0
-    for member, content in members(archive):
+    for member in members(archive):
         wnid = member.name.removesuffix(".tar")
         if not (_WNID.fullmatch(wnid) and member.name.endswith(".tar")):
-            raise _refused(archive, member, "expected nXXXXXXXX.tar")
+            raise refused(archive, member.name, "expected nXXXXXXXX.tar")
         classes += 1
         done = target / wnid
         if done.is_dir():
@@ -102,8 +102,8 @@ def prepare_train(archive: Path, target: Path) -> None:
             continue
         partial = target / f".{wnid}.partial"  # data modules pass over hidden folders
         count = 0
-        for inner, pixels in members(archive, content, within=member.name):
-            write(pixels, inner.size, partial / inner.name)
+        for inner in members(archive, member.content, within=member.name):
+            write(inner.content, inner.size, partial / inner.name)
             count += 1
         if not count:
             raise ZooError(f"{str(archive)!r}: {member.name} holds no image")
@@ -130,14 +130,14 @@ def prepare_val(archive: Path, devkit: Path, target: Path) -> None:
     wnids = read_val_wnids(devkit)
     partial = target.parent / f".{target.name}.partial"
     images = 0
-    for member, pixels in members(archive):
+    for member in members(archive):
         found = _VAL_NAME.fullmatch(member.name)
         if not found:
-            raise _refused(archive, member, "expected ILSVRC2012_val_XXXXXXXX.JPEG")
+            raise refused(archive, member.name, "expected ILSVRC2012_val_XXXXXXXX.JPEG")
         number = int(found.group(1))
         if not 1 <= number <= len(wnids):
-            raise _refused(archive, member, f"the development kit has {len(wnids)} labels")
-        write(pixels, member.size, partial / wnids[number - 1] / member.name)
+            raise refused(archive, member.name, f"the development kit has {len(wnids)} labels")
+        write(member.content, member.size, partial / wnids[number - 1] / member.name)
         images += 1
         if images % 5000 == 0:
             print(f"val: {images} of {len(wnids)} images", flush=True)
@@ -165,12 +165,14 @@ def read_val_wnids(devkit: Path) -> list[str]:
     except ImportError:
         raise ZooError("reading meta.mat needs SciPy: pip install scipy") from None
     wanted = {"meta.mat": b"", "ILSVRC2012_validation_ground_truth.txt": b""}
-    for member, content in members(devkit, subfolders=True):
+    for member in tar_members(devkit):
         name = PurePosixPath(member.name).name
         if name in wanted and PurePosixPath(member.name).parent.name == "data":
             if member.size > MAX_LABEL_FILE:
-                raise _refused(devkit, member, f"{member.size} bytes are too many")
-            wanted[name] = content.read()
+                raise refused(devkit, member.name, f"{member.size} bytes are too many")
+            kept = io.BytesIO()
+            shutil.copyfileobj(member.content, kept)
+            wanted[name] = kept.getvalue()
     for name, data in wanted.items():
         if not data:
             raise ZooError(f"no data/{name} in {str(devkit)!r}; download it again")
@@ -191,82 +193,25 @@ def read_val_wnids(devkit: Path) -> list[str]:
 
 
 def members(
-    archive: Path,
-    content: IO[bytes] | None = None,
-    *,
-    within: str = "",
-    subfolders: bool = False,
-) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """Yield the files of a tar with their content; folders are passed over.
-
-    Args:
-        archive: The archive, also for errors.
-        content: A tar within the archive; None reads the archive itself.
-        within: Name of that inner tar, for errors.
-        subfolders: Whether files may lie in folders.
+    archive: Path, content: IO[bytes] | None = None, *, within: str = ""
+) -> Iterator[Member]:
+    """Yield the files of a tar that has no folders; see :func:`tar_members`.
 
     Raises:
-        ZooError: If a member is a link or a device, or its name would leave the target folder, or
-            the archive is damaged.
+        ZooError: If one lies in a folder or is hidden, also for the reasons there.
     """
-    try:
-        with tarfile.open(None if content else archive, fileobj=content) as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if member.name.startswith(("/", "\\")) or ".." in path.parts:
-                    raise _refused(archive, member, "it would leave the target folder", within)
-                if "\\" in member.name or ":" in member.name or "\0" in member.name:
-                    raise _refused(archive, member, "its name holds a special character", within)
-                if member.isdir():
-                    continue
-                if not member.isreg():
-                    raise _refused(archive, member, "it is a link or a device", within)
-                if len(path.parts) != 1 and not subfolders:
-                    raise _refused(archive, member, "it lies in a folder", within)
-                if path.name.startswith("."):
-                    raise _refused(archive, member, "its name is hidden", within)
-                file = tar.extractfile(member)
-                if file is not None:
-                    yield member, file
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # the disk's error, which names its file
-        raise ZooError(
-            f"{str(archive)!r} is damaged ({error or type(error).__name__}); download it again"
-        ) from None
-
-
-def write(content: IO[bytes], size: int, path: Path) -> None:
-    """Write a file so that it has its name only when it is whole; one that is there is kept.
-
-    Raises:
-        ZooError: If the archive ends before the file does.
-    """
-    if path.is_file() and path.stat().st_size == size:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            shutil.copyfileobj(content, file)
-    except tarfile.TarError as error:
-        raise ZooError(
-            f"the archive ends within {path.name} ({error}); download it again"
-        ) from None
-    if part.stat().st_size != size:
-        raise ZooError(f"{path.name} ends after {part.stat().st_size} of {size} bytes")
-    part.replace(path)
+    for member in tar_members(archive, content, within=within):
+        if "/" in member.name:
+            raise refused(archive, member.name, "it lies in a folder", within)
+        if member.name.startswith("."):
+            raise refused(archive, member.name, "its name is hidden", within)
+        yield member
 
 
 def _report(split: str, classes: int, images: int, expected: int) -> None:
     print(f"{split}: {images} images of {classes} classes")
     if images != expected:
         print(f"note: the whole of ImageNet-1k has {expected} images in {split}")
-
-
-def _refused(archive: Path, member: tarfile.TarInfo, why: str, within: str = "") -> ZooError:
-    place = f"{str(archive)!r}" + (f", in {within}" if within else "")
-    return ZooError(f"refused {member.name!r} of {place}: {why}")
 
 
 if __name__ == "__main__":

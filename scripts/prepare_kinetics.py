@@ -22,15 +22,12 @@ pixels; smaller ones score lower.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tarfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from lightning_zoo.datamodules import KineticsDataModule
+from lightning_zoo.datamodules.archives import tar_members, write
 from lightning_zoo.datamodules.base import Split
 from lightning_zoo.datamodules.files import files_below, has_extension
 from lightning_zoo.datamodules.kinetics import read_table
@@ -59,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         workers = None if args.no_check else args.workers
         prepare(args.archives, args.root, only=args.only, workers=workers)
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         print(f"prepare_kinetics: {error}", file=sys.stderr)
         return 1
     return 0
@@ -170,14 +167,14 @@ def lay_out(archive: Path, table: Mapping[str, str], target: Path) -> int:
         ZooError: If the archive is damaged or holds what it must not.
     """
     videos = 0
-    for member, content in members(archive):
+    for member in tar_members(archive):
         path = PurePosixPath(member.name)
         label = table.get(path.stem)
         if label is None or not has_extension(path.name, VIDEO_EXTENSIONS):
             continue
         if "/" in label or "\\" in label or label.startswith("."):
             raise ZooError(f"the label {label!r} of {path.stem} is no name of a folder")
-        write(content, member.size, target / label.replace(" ", "_") / path.name)
+        write(member.content, member.size, target / label.replace(" ", "_") / path.name)
         videos += 1
     return videos
 
@@ -211,60 +208,6 @@ def check(root: Path, split: Split, workers: int) -> int:
     return len(dataset.index.errors) if dataset else 0
 
 
-def members(archive: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """Yield the files of a tar with their content; folders are passed over.
-
-    Args:
-        archive: The archive, compressed or not.
-
-    Raises:
-        ZooError: If a member is a link or a device, or its name would leave the target folder, or
-            the archive is damaged.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.name.startswith(("/", "\\")) or ".." in PurePosixPath(member.name).parts:
-                    raise _refused(archive, member, "it would leave the target folder")
-                if "\\" in member.name or ":" in member.name or "\0" in member.name:
-                    raise _refused(archive, member, "its name holds a special character")
-                if member.isdir():
-                    continue
-                if not member.isreg():
-                    raise _refused(archive, member, "it is a link or a device")
-                file = tar.extractfile(member)
-                if file is not None:
-                    yield member, file
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # the disk's error, which names its file
-        raise ZooError(
-            f"{str(archive)!r} is damaged ({error or type(error).__name__}); download it again"
-        ) from None
-
-
-def write(content: IO[bytes], size: int, path: Path) -> None:
-    """Write a file so that it has its name only when it is whole; one that is there is kept.
-
-    Raises:
-        ZooError: If the archive ends before the file does.
-    """
-    if path.is_file() and path.stat().st_size == size:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            shutil.copyfileobj(content, file)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        part.unlink()
-        raise ZooError(
-            f"the archive ends within {path.name} ({error or type(error).__name__}); download it "
-            "again"
-        ) from None
-    part.replace(path)
-
-
 def _read_marks(folder: Path) -> set[str]:
     path = folder / DONE
     return set(path.read_text("utf-8").splitlines(keepends=True)) if path.is_file() else set()
@@ -276,10 +219,6 @@ def _write_list(path: Path, lines: Iterable[str]) -> None:
         path.write_text(text, encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
-
-
-def _refused(archive: Path, member: tarfile.TarInfo, why: str) -> ZooError:
-    return ZooError(f"refused {member.name!r} of {str(archive)!r}: {why}")
 
 
 if __name__ == "__main__":

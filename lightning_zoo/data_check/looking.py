@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_zoo.transforms.decode import DecodeError, decode_image
+from lightning_zoo.transforms.decode import KINDS, DecodeError, decode_image
 
 ORIENTATION = 0x0112  # EXIF's tag
 THUMBNAIL = 16  # side in pixels
@@ -92,7 +92,7 @@ def orientation(data: bytes) -> int:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=KINDS) as image:
             value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # Pillow's plugins raise nearly everything on damaged files
         return 1

@@ -20,6 +20,7 @@ from lightning_zoo.transforms.decode import DecodeError, read_image
 from lightning_zoo.transforms.detection import Albumentations, Compose, Sample, clip_boxes
 from lightning_zoo.transforms.masks import Masks, repack, rle_area, to_rle
 
+MAX_MASK_BYTES = 2**32  # of an image's masks, a byte a pixel
 _ALIGN = 16  # bytes; where the tensors of a batch begin in their common memory
 
 
@@ -73,6 +74,14 @@ class CocoDataset(ZooDataset):
                 f"it has {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width) and its "
                 f"annotations were made for {height} x {width}",
             )
+        found = self.index.rows(image)
+        size = (found.stop - found.start) * height * width
+        if self.index.has_masks and size > MAX_MASK_BYTES:
+            raise DecodeError(
+                path,
+                f"its {found.stop - found.start} masks of {height} x {width} pixels take {size} "
+                f"bytes, more than {MAX_MASK_BYTES}; scale it down, or cut it into parts",
+            )
         number = int(self.index.image_ids[image])
         if self.split == "train":
             sample = self.training_sample(index, pixels)
@@ -80,7 +89,6 @@ class CocoDataset(ZooDataset):
                 sample = self.transform(sample, rng)
             return {"image": to_tensor(sample.image), "target": make_target(sample, number),
                     "id": number}  # fmt: skip
-        found = self.index.rows(image)
         rows = np.arange(found.start, found.stop)
         rles: dict[int, dict[str, Any]] = {}
         if self.index.has_masks:  # from polygons once, for the records and for the tensors

@@ -204,7 +204,7 @@ def _categories_at_once(path: Path) -> list[Any] | None:
         return None
     try:
         found, _ = json.JSONDecoder().raw_decode(text[1:].lstrip())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) else None
 

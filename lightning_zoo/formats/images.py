@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from lightning_zoo.transforms.decode import DecodeError
+from lightning_zoo.transforms.decode import KINDS, UNKNOWN, DecodeError
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -20,12 +20,12 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large image: whoever decodes it will say so
-            with Image.open(file) as image:
+            with Image.open(file, formats=KINDS) as image:
                 return image.size
     except OSError as error:  # Pillow's "no image" is one too
         if isinstance(error, UnidentifiedImageError):
             empty = os.path.getsize(file) == 0
-            reason = "the file is empty" if empty else "it is no image that Pillow knows"
+            reason = "the file is empty" if empty else UNKNOWN
         else:
             reason = error.strerror or str(error)
         raise DecodeError(file, reason) from None

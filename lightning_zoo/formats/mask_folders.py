@@ -21,7 +21,7 @@ from lightning_zoo.formats.class_folders import count_splits, listed
 from lightning_zoo.formats.files import IMAGE_EXTENSIONS, files_below, split_folders, split_of
 from lightning_zoo.formats.images import image_size
 from lightning_zoo.formats.index import SPLITS, DataIndex, Item, MaskCoding, Problem, SplitName
-from lightning_zoo.transforms.decode import DecodeError
+from lightning_zoo.transforms.decode import KINDS, DecodeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -389,7 +389,7 @@ def _counts(found: NDArray[Any]) -> dict[int, int]:
 def _is_rgb(path: Path) -> bool:
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=KINDS) as image:
         return image.mode in ("RGB", "RGBA")
 
 

@@ -37,6 +37,7 @@ from lightning_zoo.formats.words import classes_found, splits_found
 from lightning_zoo.transforms.decode import DecodeError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+MAX_XML = 8 * 2**20  # bytes of one image's labels; each element takes about 100 in memory
 _HEAD = 2048  # bytes of an XML file that recognition looks at
 
 
@@ -76,8 +77,11 @@ def parse_xml(data: bytes) -> Element:
     """Return the root of an XML file; entities of its own are refused, others are not fetched.
 
     Raises:
-        XmlError: If it is damaged, or declares entities (a few lines of them can fill the memory).
+        XmlError: If it is damaged, far too long, or declares entities (a few lines of them can fill
+            the memory).
     """
+    if len(data) > MAX_XML:
+        raise XmlError(f"it has {len(data)} bytes; expected at most {MAX_XML}")
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True

@@ -39,6 +39,7 @@ from lightning_zoo.formats.recognise import Options
 from lightning_zoo.formats.shapes import box_of_points
 from lightning_zoo.formats.words import classes_found, some, splits_found
 from lightning_zoo.keypoints import COCO_PERSON, left_right_pairs
+from lightning_zoo.plain_yaml import MAX_CHARACTERS, load_yaml
 from lightning_zoo.transforms.decode import DecodeError
 
 _NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "classes.names")
@@ -100,10 +101,10 @@ def find_yaml(root: Path) -> Path | None:
 def _yaml_content(path: Path) -> dict[str, Any] | None:
     """Return the content of a file that describes YOLO data; None for any other."""
     try:
-        if path.stat().st_size > 4_000_000:
+        if path.stat().st_size > 4 * MAX_CHARACTERS:
             return None
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
         return None
     if not isinstance(content, dict) or not {"names", "nc"} & set(content):
         return None

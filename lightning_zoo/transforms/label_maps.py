@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_zoo.errors import ZooError
-from lightning_zoo.transforms.decode import MAX_PIXELS, DecodeError
+from lightning_zoo.transforms.decode import KINDS, MAX_PIXELS, UNKNOWN, DecodeError
 
 Pixels = NDArray[np.uint8]
 VOID = 255  # a pixel that is no class
@@ -51,7 +51,7 @@ def read_label_map(path: str | os.PathLike[str], *, colours: bool = False) -> ND
 
     file = os.fspath(path)
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=KINDS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MaskFileError(
                     file, f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}"
@@ -72,7 +72,7 @@ def read_label_map(path: str | os.PathLike[str], *, colours: bool = False) -> ND
     except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise MaskFileError(file, "it is no image that Pillow knows") from None
+        raise MaskFileError(file, UNKNOWN) from None
     except OSError as error:
         raise MaskFileError(file, error.strerror or str(error)) from None
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files

@@ -2,8 +2,8 @@
 
 COCO's run lengths go down the columns and begin with the zeros. Compressed, each is written in
 base 32 from its low digit on, as the difference to the one two before. pycocotools decodes them in
-C and trusts them blindly, so that a damaged one writes over foreign memory: here every one is
-checked before anybody's C may see it.
+C and trusts them blindly, so that a damaged one writes over foreign memory, and a few thousand
+polygons can keep it busy for hours: here every one is checked before anybody's C may see it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_zoo.transforms.decode import MAX_PIXELS
+
 FARTHEST = 1e5  # pixels; C walks along a polygon's edges in fifths of a pixel
+MAX_AROUND = 2_000_000  # pixels around all polygons of a mask; C takes 40 bytes for each
+MAX_WORK = 500_000_000  # C merges polygons one by one, each with all that went before
 _POLYGONS, _POLYGONS_CENTI, _RLE = b"D", b"P", b"R"
 
 
@@ -86,7 +90,8 @@ def check_rle(rle: Any, height: int, width: int) -> bytes:
                         "whole numbers")  # fmt: skip
     if len(runs) and runs.min() < 0:
         raise MaskError(f"the RLE has a run of {runs.min()} pixels")
-    total = int(runs.sum())
+    # one run alone may not be too long either: a sum beyond 64 bits could come out right again
+    total = int(runs.sum() if not len(runs) or runs.max() <= height * width else runs.max())
     if total != height * width:
         how = "oversized" if total > height * width else "truncated"
         raise MaskError(f"the RLE is {how}: its runs fill {total} of {height} x {width} pixels")
@@ -121,6 +126,8 @@ def pack(segmentation: Any, height: int, width: int) -> bytes:
     Raises:
         MaskError: If it cannot be decoded safely, or there is nothing in it.
     """
+    if height * width > MAX_PIXELS:
+        raise MaskError(f"the image has {height} x {width} pixels, more than {MAX_PIXELS}")
     if isinstance(segmentation, dict):
         return _RLE + check_rle(segmentation, height, width)
     if not isinstance(segmentation, list):
@@ -142,12 +149,27 @@ def pack(segmentation: Any, height: int, width: int) -> bytes:
         raise MaskError(f"a polygon's coordinate is no number from -{FARTHEST:g} to {FARTHEST:g}")
     if any(length < 6 for length in lengths) or not lengths:
         raise MaskError("a polygon has fewer than three points", degenerate=True)
+    # a bound of what C will do; only where it is large, a better one is worth its time
+    work = len(numbers) * (max(numbers) - min(numbers)) + 4 * len(lengths)
+    if work * len(lengths) > MAX_AROUND:
+        _check_work(segmentation)
     flat = np.array(numbers, np.float64)
     head = np.array([len(lengths), *lengths], np.int32).tobytes()
     centi = np.rint(flat * 100).astype(np.int32)
     if (centi / 100 == flat).all():
         return _POLYGONS_CENTI + head + centi.tobytes()
     return _POLYGONS + head + flat.tobytes()
+
+
+def _check_work(polygons: list[list[float]]) -> None:
+    """Refuse polygons that would take C long, or more memory than there is."""
+    around = 0.0
+    for polygon in polygons:
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        around += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+    count = len(polygons)
+    if around > MAX_AROUND or count * (around + 4 * count) > MAX_WORK:
+        raise MaskError(f"{count} polygons of {around:.0f} pixels around are too many to decode")
 
 
 def without_degenerate(segmentation: Any) -> Any:

@@ -8,10 +8,15 @@ they are decoded from the file's start. :func:`stream_frames` gives all of them,
 Frames are turned and mirrored as players show them; the shape of pixels (sample aspect ratio) is
 left as stored. A frame is identified by its presentation time. Files that have none (AVI with
 B-frames, bare streams) are decoded once while they are probed, and from their start when read.
+
+A file may mean harm. Only the containers below are opened, as a playlist in disguise would open
+other files; what a file claims (frames, pixels, hours) is held against what its bytes can be before
+room is made for it.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,16 +31,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_zoo.errors import ZooError
-from lightning_zoo.transforms.decode import MAX_PIXELS, DecodeError
+from lightning_zoo.transforms.decode import DecodeError
+from lightning_zoo.transforms.mp4_claims import exaggeration
 
 VIDEO_EXTENSIONS = frozenset(
     {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "wmv", "flv", "3gp", "ogv"}
 )
 
+# FFmpeg's names of what these extensions stand for, and of bare streams
+_CONTAINERS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf"
+MAX_PIXELS = 35_651_584  # a frame's: 8192 x 4352, the most of all levels of H.264 and H.265
+MAX_PACKETS_IN_VAIN = 2_000  # until the first frame comes out of the decoder
+MAX_HOURS = 100  # in all
 MAX_GAP_HOURS = 1  # between two frames
 MAX_DENOMINATOR = 100_000  # of a rate that is asked for, so that sums of its steps are exact
 # containers that store presentation times; others leave them to be guessed from the codec's order
 _TIMED = frozenset({"mov", "matroska", "webm", "mpegts", "flv", "ogg"})
+_NO_VIDEO = "it is no video, or it lacks its table of contents"
 # profiles of codecs with B-frames that have none
 _IN_ORDER = frozenset({"Simple Profile", "Baseline", "Constrained Baseline"})
 
@@ -89,11 +101,15 @@ def probe(path: str | os.PathLike[str]) -> FrameTimes:
         VideoError: If the file is missing, empty, no video, or holds no frame that can be decoded.
     """
     file = os.fspath(path)
+    if os.path.isfile(file) and (claim := exaggeration(file)):
+        total = os.path.getsize(file)
+        raise VideoError(file, f"it claims {claim} in {total} bytes; it is damaged")
     with _opened(file) as container:
         streams = _video_streams(container)
         if not streams:
             raise VideoError(file, _without_video(container))
         tables = {stream.index: _PacketTable() for stream in streams}
+        _check_size(file, streams[0].width, streams[0].height)
         for packet in _packets(container, streams):
             tables[packet.stream.index].add(packet)
         for stream in streams:
@@ -118,8 +134,7 @@ def probe(path: str | os.PathLike[str]) -> FrameTimes:
         pts, keys = times
     _check_gaps(file, pts, tick)
     size = table.first.height, table.first.width
-    if size[0] * size[1] > MAX_PIXELS:
-        raise VideoError(file, f"{size[1]} x {size[0]} pixels are more than {MAX_PIXELS}")
+    _check_size(file, size[1], size[0])
     rotation, mirrored = _orientation(table.first)
     return FrameTimes(
         pts=pts,
@@ -307,6 +322,7 @@ class _PacketTable:
         self.pts: list[int | None] = []
         self.keys: list[int | None] = []
         self.first: Any = None
+        self._tried = 0
 
     def add(self, packet: Any) -> None:
         """Take one packet, in the file's order; the first frame is decoded on the way."""
@@ -314,7 +330,8 @@ class _PacketTable:
             self.pts.append(packet.pts)
             if packet.is_keyframe:
                 self.keys.append(packet.pts)
-        if self.first is None:
+        if self.first is None and self._tried < MAX_PACKETS_IN_VAIN:
+            self._tried += 1
             self.first = _first_of(packet.stream, packet)
 
     def finish(self, stream: Any) -> None:
@@ -429,8 +446,16 @@ def _count(file: str, stream: int, step: Fraction) -> NDArray[np.int64]:
     return numbers * step.numerator // step.denominator
 
 
+def _check_size(file: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(file, f"{width} x {height} pixels are more than {MAX_PIXELS}")
+
+
 def _check_gaps(file: str, pts: NDArray[np.int64], tick: Fraction) -> None:
     """Refuse times that a damaged file made up: resampled, a single gap could fill the memory."""
+    hours = (int(pts[-1]) - int(pts[0])) * float(tick) / 3600  # which may not fit into 64 bits
+    if hours > MAX_HOURS:
+        raise VideoError(file, f"its {len(pts)} frames last {hours:.0f} hours; it is damaged")
     gaps = np.diff(pts)
     if len(gaps) and (hours := float(gaps.max() * tick) / 3600) > MAX_GAP_HOURS:
         where = int(gaps.argmax())
@@ -563,17 +588,20 @@ def _opened(file: str, threads: int = 1) -> Iterator[Any]:
             os.path.abspath(file),  # so that no name is taken for a protocol
             metadata_errors="ignore",
             # a playlist in disguise opens nothing else; given as `options`, PyAV up to 16 crashes
-            container_options={"protocol_whitelist": "file"},
+            container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
         )
     except av.error.InvalidDataError:
-        raise VideoError(file, "it is no video, or it lacks its table of contents") from None
+        raise VideoError(file, _NO_VIDEO) from None
     except av.error.EOFError:
         raise VideoError(file, "it ends before its first frame") from None
     except (OSError, av.error.FFmpegError) as error:
+        if error.errno == errno.EINVAL:  # none of the containers
+            raise VideoError(file, _NO_VIDEO) from None
         raise VideoError(file, error.strerror or str(error)) from None
     with container:
         for stream in _video_streams(container):
             stream.codec_context.thread_count = threads
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             if threads != 1:
                 stream.codec_context.thread_type = "AUTO"
         yield container
