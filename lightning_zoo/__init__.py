@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lightning_zoo import models as models
     from lightning_zoo.data_check import check_data, show_data
+    from lightning_zoo.doctor import Checkup, Finding, check_machine
     from lightning_zoo.engine.demo import demo
     from lightning_zoo.engine.evaluate import EvalResult, test, validate
     from lightning_zoo.engine.finetune import (
@@ -36,43 +37,52 @@ if TYPE_CHECKING:
         predict,
     )
     from lightning_zoo.engine.quantize import QuantizeResult, quantize
+    from lightning_zoo.engine.replay import ReplayResult, replay
     from lightning_zoo.errors import ZooError
     from lightning_zoo.export import export_run
     from lightning_zoo.formats import read_data
-    from lightning_zoo.recipe import Recipe, list_recipes, load_recipe
+    from lightning_zoo.launch import launch_script
+    from lightning_zoo.recipe import Recipe, list_recipes, load_recipe, trust
     from lightning_zoo.report import make_report
 
 _HOMES = {
     "data_check": "check_data show_data",
+    "doctor": "Checkup Finding check_machine",
     "engine": "Detections EvalResult FinetunePlan FinetuneResult FitResult Prediction "
-    "QuantizeResult Result Segmentation VideoResult demo finetune fit plan_finetune predict "
-    "quantize test validate",
+    "QuantizeResult ReplayResult Result Segmentation VideoResult demo finetune fit plan_finetune "
+    "predict quantize replay test validate",
     "errors": "ZooError",
     "export": "export_run",
     "formats": "read_data",
-    "recipe": "Recipe list_recipes load_recipe",
+    "launch": "launch_script",
+    "recipe": "Recipe list_recipes load_recipe trust",
     "report": "make_report",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "Checkup",
     "Detections",
     "EvalResult",
+    "Finding",
     "FinetunePlan",
     "FinetuneResult",
     "FitResult",
     "Prediction",
     "QuantizeResult",
     "Recipe",
+    "ReplayResult",
     "Result",
     "Segmentation",
     "VideoResult",
     "ZooError",
     "check_data",
+    "check_machine",
     "demo",
     "export_run",
     "finetune",
     "fit",
+    "launch_script",
     "list_recipes",
     "load_recipe",
     "make_report",
@@ -81,8 +91,10 @@ __all__ = [
     "predict",
     "quantize",
     "read_data",
+    "replay",
     "show_data",
     "test",
+    "trust",
     "validate",
 ]
 

@@ -21,6 +21,7 @@ from lightning_zoo.engine.predict import (
     predict,
 )
 from lightning_zoo.engine.quantize import QuantizeResult, quantize
+from lightning_zoo.engine.replay import ReplayResult, replay
 
 __all__ = [
     "Detections",
@@ -30,6 +31,7 @@ __all__ = [
     "FitResult",
     "Prediction",
     "QuantizeResult",
+    "ReplayResult",
     "Result",
     "Segmentation",
     "VideoResult",
@@ -40,6 +42,7 @@ __all__ = [
     "plan_finetune",
     "predict",
     "quantize",
+    "replay",
     "test",
     "validate",
 ]

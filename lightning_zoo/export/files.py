@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from lightning_zoo import programs
 from lightning_zoo.errors import ZooError
 
 FACTS = "lightning_zoo"
@@ -125,16 +126,23 @@ def _damaged(path: Path, kind: str) -> ZooError:
     )
 
 
+def _refused(path: Path, why: object) -> ZooError:
+    return ZooError(
+        f"{path} holds more than a network, and is not loaded: {why}; make it anew: "
+        "python -m lightning_zoo export RUN_OR_MODEL"
+    )
+
+
 def _load_pt2(path: Path) -> tuple[Network, dict[str, Any]]:
     import lightning_zoo.ops  # noqa: F401  defines the operations of detectors
 
-    extra = {FACTS: ""}
     try:
         import torch.ao.quantization.fx._decomposed  # noqa: TID251  defines those of INT8
 
-        with quietly(), path.open("rb") as file:
-            program = torch.export.load(file, extra_files=extra)
-        facts = json.loads(extra[FACTS])
+        with quietly():
+            program, facts = programs.load(path, FACTS)
+    except programs.NotPlainError as error:
+        raise _refused(path, error) from None
     except Exception:
         raise _damaged(path, "pt2") from None
     module = program.module(check_guards=False)
@@ -146,13 +154,48 @@ def _load_pt2(path: Path) -> tuple[Network, dict[str, Any]]:
     return run, facts
 
 
+def _outside(model: Any) -> str:
+    """Say what an ONNX model takes from beside itself, "" if nothing."""
+    import onnx
+
+    ours = {"", "ai.onnx", *(function.domain for function in model.functions)}
+    graphs = [model.graph, *model.functions]
+    tensors: list[Any] = []
+    while graphs:
+        graph = graphs.pop()
+        tensors += getattr(graph, "initializer", ())  # functions have none
+        for sparse in getattr(graph, "sparse_initializer", ()):
+            tensors += (sparse.values, sparse.indices)
+        for node in graph.node:
+            if node.domain not in ours:
+                return f"an operation of {node.domain!r}"
+            for attribute in node.attribute:
+                tensors += (attribute.t, *attribute.tensors)
+                graphs += [g for g in (attribute.g, *attribute.graphs) if g.node or g.initializer]
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return f"the values of {tensor.name!r} are in another file"
+    return ""
+
+
 def _load_onnx(path: Path) -> tuple[Network, dict[str, Any]]:
     need_extra()
+    import onnx
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        model = onnx.load(str(path), load_external_data=False)
+        if outside := _outside(model):
+            raise _refused(path, outside)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(),  # what was looked at, whatever becomes of the file
+            providers=["CPUExecutionProvider"],
+            # a few bytes can ask for gigabytes of constants to be computed while it is read
+            disabled_optimizers=["ConstantFolding"],
+        )
         facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    except ZooError:
+        raise
     except Exception:
         raise _damaged(path, "ONNX") from None
     (pixels_name,) = [one.name for one in session.get_inputs()]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from lightning_zoo import programs
 from lightning_zoo.errors import ZooError
 from lightning_zoo.int8.prepared import own, quietly, trace
 
@@ -78,16 +79,16 @@ def load(path: Path | str) -> tuple[GraphModule, dict[str, Any]]:
         raise ZooError(
             f"there is no INT8 program {path}; python -m lightning_zoo quantize makes one"
         )
-    import torch.ao.quantization.fx._decomposed  # defines the operations of such programs
+    import torch.ao.quantization.fx._decomposed  # noqa: F401  defines such programs' operations
 
-    extra = {FACTS: ""}
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch does not look at the sums
-                raise ValueError
-        with quietly(everything=True), path.open("rb") as file:
-            exported = torch.export.load(file, extra_files=extra)
-        facts = json.loads(extra[FACTS])
+        with quietly(everything=True):
+            exported, facts = programs.load(path, FACTS)
+    except programs.NotPlainError as error:
+        raise ZooError(
+            f"{path} holds more than a network, and is not loaded: {error}; "
+            "python -m lightning_zoo quantize makes one"
+        ) from None
     except Exception:
         raise ZooError(
             f"{path} is damaged or no INT8 program; python -m lightning_zoo quantize makes one"

@@ -14,13 +14,11 @@ import http.client
 import inspect
 import logging
 import os
-import pickle
 import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -32,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_zoo.errors import ZooError, nearest
+from lightning_zoo.models import plain_files
 from lightning_zoo.models.registry import ModelEntry, Weights, registry
 
 M = TypeVar("M", bound=nn.Module)
@@ -536,27 +535,10 @@ def read_file(path: Path, *, cached: bool = False) -> Any:
         cached: The file was downloaded and may be deleted.
 
     Raises:
-        ZooError: If the file cannot be read.
+        ZooError: If the file cannot be read, or holds something else.
     """
     remedy = "delete it, and it is downloaded again" if cached else "replace it"
-    try:
-        with warnings.catch_warnings():
-            # PyTorch of its own reader of quantized tensors: github.com/pytorch/ao/issues/2259
-            warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "GLOBAL" in reason or "global" in reason:
-            raise ZooError(
-                f"{path} holds Python objects beside tensors, which are never loaded (they can run "
-                "code); save model.state_dict() alone"
-            ) from error
-        raise ZooError(f"{path} is damaged or no file of weights; {remedy}") from error
-    except PermissionError as error:
-        raise ZooError(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ZooError(f"{path} is damaged ({reason}); {remedy}") from error
+    return plain_files.read(path, remedy=remedy)
 
 
 def state_dict_of(

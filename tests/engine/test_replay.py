@@ -318,7 +318,7 @@ def test_the_verb(
 
     (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:1000])
     assert main(["replay", str(folder)]) == 2
-    assert f"cannot read {folder}/state.pt: " in capsys.readouterr().err
+    assert f"{folder}/state.pt is damaged" in capsys.readouterr().err
     torch.save({"state_dict": {}}, folder / "state.pt")
     assert main(["replay", str(folder)]) == 2
     assert "step_1 does not hold what a run keeps (RuntimeError: " in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_zoo.errors import ZooError
-from lightning_zoo.recipe import Recipe, load_recipe, yaml_lines
+from lightning_zoo.recipe import Recipe, load_recipe, trust, yaml_lines
 from lightning_zoo.recipe.build import build
 
 ROOT = Path(__file__).parents[2]
@@ -409,7 +409,8 @@ def test_another_class(good: Recipe) -> None:
 def test_untrusted_classes_are_refused(good: Recipe, key: str, class_path: str) -> None:
     bad = good.with_overrides([(f"{key}.class_path", class_path)])
     assert any(
-        f"class_path '{class_path}' is outside what recipes may use; expected a class of" in line
+        f"class_path '{class_path}' is outside what recipes may use as a" in line
+        and "(--trust lets a recipe name others" in line
         for line in bad.problems()
     )
     with pytest.raises(ZooError, match="is outside what recipes may use"):
@@ -419,9 +420,13 @@ def test_untrusted_classes_are_refused(good: Recipe, key: str, class_path: str) 
 @pytest.mark.parametrize("class_path", ["torch.os.system", "torch.load", "torch.hub.load"])
 def test_only_classes_of_trusted_packages(good: Recipe, class_path: str) -> None:
     bad = good.with_overrides([("model.optimizer.class_path", class_path)])
-    assert any(f"unknown class '{class_path}'" in line for line in bad.problems())
-    with pytest.raises(ZooError, match="unknown class"):
+    assert any("is outside what recipes may use" in line for line in bad.problems())
+    with pytest.raises(ZooError, match="is outside what recipes may use"):
         build({"class_path": class_path, "init_args": {}})
+    with trust():
+        assert any(f"unknown class '{class_path}'" in line for line in bad.problems())
+        with pytest.raises(ZooError, match="unknown class"):
+            build({"class_path": class_path, "init_args": {}})
 
 
 @pytest.mark.parametrize("args", [["lint"], ["ls"], ["show", "resnet50"]], ids=lambda a: a[0])

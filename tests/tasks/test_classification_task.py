@@ -2,15 +2,20 @@
 
 import functools
 import math
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 
+from lightning_zoo.engine.session import hush
 from lightning_zoo.errors import ZooError
 from lightning_zoo.optim import Length, StepDecay, param_groups, reference_decay
 from lightning_zoo.tasks import ClassificationTask
@@ -34,7 +39,7 @@ def batch(n: int = 4, side: int = 32, classes: int = 3) -> dict[str, Any]:
 class Quiet(ClassificationTask):
     """Without a trainer there is nobody to log to."""
 
-    def record_loss(self, loss: Tensor, samples: int) -> None:
+    def record_loss(self, loss: Tensor, samples: int, parts: object = None) -> None:
         self.recorded = (float(loss.detach()), samples)
 
 
@@ -127,13 +132,47 @@ def test_average_follows_the_reference_rule(
             now = math.sin(trainer.global_step)
             with torch.no_grad():
                 parameter.fill_(now)
-            trainer.global_step += 1
             task.optimizer_step(epoch, i, None)
+            trainer.global_step += 1  # as Lightning does: see the next test
             if i % every == 0:
                 expected = now if updates == 0 else expected + alpha * (now - expected)
                 updates = 0 if epoch < warmup else updates + 1
             assert float(averaged.flatten()[0]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert set(task.networks()) == {"", "ema_"}
+
+
+def test_the_average_follows_the_first_step_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a real run of three steps an epoch, every second one: the first and the third."""
+    followed = []
+
+    def note(self: AveragedModel, network: nn.Module) -> None:
+        followed.append(len(steps) - 1)
+
+    steps: list[int] = []
+    monkeypatch.setattr(AveragedModel, "update_parameters", note)
+    task = make(ema_decay=0.9, ema_every_steps=2)
+    task.model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+    task.configure(Length(3, 2), batch_size=4, lr_scale=1.0, seed=0)
+    plain = LightningModule.optimizer_step
+
+    def step(self: LightningModule, *args: Any, **kwargs: Any) -> None:
+        steps.append(self.trainer.global_step)
+        plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(LightningModule, "optimizer_step", step)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, default_root_dir=tmp_path,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0, log_every_n_steps=50,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        hush()
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        trainer.fit(task, DataLoader([batch(4, side=8)] * 3, batch_size=None))
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert followed == [0, 2, 3, 5]
 
 
 def test_decay_of_one_update() -> None:

@@ -31,6 +31,7 @@ from lightning_zoo.engine.replay.suspects import (
 from lightning_zoo.engine.replay.tracing import Trace, largest
 from lightning_zoo.engine.session import build_task, hush
 from lightning_zoo.errors import ZooError
+from lightning_zoo.models import plain_files
 from lightning_zoo.recipe import load_recipe
 from lightning_zoo.tasks.finite import BuffersBefore, listed, not_finite
 
@@ -414,8 +415,4 @@ def _read(path: Path) -> Any:
     Raises:
         ZooError: If the file is missing or damaged.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ZooError(f"cannot read {path}: {reason}") from None
+    return plain_files.read(path, remedy="replay another step of the run")
