@@ -2,6 +2,7 @@
 
 recipe.yaml        the resolved recipe: rerun it with fit --recipe <this file>
 run.json           command, status, process, W&B run, result
+run.lock           held by the process that trains, empty otherwise
 environment.json   versions, machine, git revision
 metrics.csv        every logged figure by step
 ledger.jsonl       broken files that were skipped
@@ -272,7 +273,7 @@ def environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
     from lightning_zoo import __version__
 
-    package = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent
     found: dict[str, Any] = {
         "lightning_zoo": __version__,
         "python": platform.python_version(),
@@ -280,8 +281,8 @@ def environment() -> dict[str, Any]:
         # platform.platform() starts a program to ask for the processor
         "machine": "-".join((platform.system(), platform.release(), platform.machine())),
         "cpus": os.cpu_count(),
-        "git": revision(package.parent),
-        "source": source_digest(package),
+        "git": revision(here.parent),
+        "source": source_digest(here),
     }
     if torch := sys.modules.get("torch"):
         found["gpus"] = [

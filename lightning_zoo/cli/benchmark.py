@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,11 @@ SUBJECTS = {
     "quantization": "INT8 zoo against torchvision's and fp32 (half an hour)",
     "int8": "INT8 classifiers by engine against fp32 (minutes)",
     "coco_index": "memory of 4 workers on COCO's size (minutes, 8 GB; Linux)",
+    "long_run": "memory, files, processes of 5,000 steps (minutes; Linux)",
 }
-BY_NAME_ALONE = ("segmentation", "video", "detection", "quantization", "int8", "coco_index")
+BY_NAME_ALONE = (
+    "segmentation", "video", "detection", "quantization", "int8", "coco_index", "long_run",
+)  # fmt: skip
 
 
 def run(args: Sequence[str], *, debug: bool) -> int:
@@ -31,18 +35,15 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     rows = "\n".join(f"  {name:<{width}}{text}" for name, text in SUBJECTS.items())
     parser = new_parser(
         "benchmark",
-        f"Measure, as ratios within one run, and print one JSON line a figure:\n{rows}",
+        f"Measure, as ratios within one run, and print one JSON line a figure:\n{rows}\n"
+        f"Without a SUBJECT, all but the last {len(BY_NAME_ALONE)} are measured.",
         usage="python -m lightning_zoo benchmark [SUBJECT ...] [options]",
     )
-    parser.add_argument(
-        "subjects",
-        nargs="*",
-        metavar="SUBJECT",
-        help=f"which; without one, all but the last {len(BY_NAME_ALONE)}",
-    )
+    parser.add_argument("subjects", nargs="*", help=argparse.SUPPRESS)  # the table names them
     parser.add_argument("--root", metavar="DIR", help="photos for the loaders (made on the spot)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (5)")
     parser.add_argument("--models", metavar="A,B", help="of networks: only these")
+    parser.add_argument("--steps", type=int, default=5000, metavar="N", help="of long_run (5000)")
     options = parser.parse_args(list(args))
     for name in options.subjects:
         if name not in SUBJECTS:
@@ -96,6 +97,10 @@ def _rows(name: str, options: Any) -> Iterator[dict[str, Any]]:
         from lightning_zoo.bench.coco_index import coco_index_benchmark
 
         yield from coco_index_benchmark()
+    elif name == "long_run":
+        from lightning_zoo.bench.long_run import long_run_benchmark
+
+        yield from long_run_benchmark(options.steps)
     elif name == "video_decode":
         from lightning_zoo.bench.video_decode import video_decode_benchmark
 

@@ -7,6 +7,7 @@ import copyreg
 import io
 import json
 import logging
+import os
 import uuid
 import warnings
 import zipfile
@@ -33,6 +34,8 @@ def need_extra() -> None:
     Raises:
         ZooError: If the extra is not installed.
     """
+    # onnxruntime reports to its makers over the network, even after disable_telemetry_events()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx
         import onnxruntime

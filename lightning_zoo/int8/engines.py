@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import shutil
 
 import torch
@@ -82,10 +81,11 @@ class Compiled(nn.Module):
 
 
 def _has_compiler() -> bool:
-    try:
-        with quietly(everything=True):
-            from torch._inductor.cpp_builder import get_cpp_compiler
-        return shutil.which(get_cpp_compiler()) is not None
-    except Exception as error:  # torch has an exception of its own for each system
-        logging.getLogger(__name__).debug("no C++ compiler: %s", error)
-        return False
+    """Whether there is a compiler for inductor to start; torch would start it here to find out."""
+    from torch._inductor import config
+
+    names = config.cpp.cxx  # a name, or several in their order
+    return any(
+        name is not None and shutil.which(name) is not None
+        for name in ((names,) if isinstance(names, str) else names)
+    )

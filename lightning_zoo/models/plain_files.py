@@ -46,6 +46,8 @@ LEGACY_PICKLES = 5  # magic number, version, machine, content, names of the stor
 MOST_HASHED = 100_000  # values within one key; a tuple's hash is computed from all of them
 MOST_VALUES = 10_000_000
 DEEPEST = 200
+# Bytes of a tensor that repeats the file's few values; what is loaded from it has to fit a network.
+MOST_REPEATED = 1 << 30
 
 PLAIN = (str, int, float, bool, bytes, type(None), complex, torch.dtype, torch.device, torch.layout)
 
@@ -251,7 +253,7 @@ def _check_tensor(value: Tensor, name: str, path: Path, size: int) -> None:
         raise ZooError(f"{path}: {name} has no values in the file")
     needed = value.numel() * value.element_size()
     there = value.untyped_storage().nbytes()
-    if needed > there or there > size:
+    if needed > max(there, MOST_REPEATED) or there > size:
         raise ZooError(
             f"{path}: {name} is {tuple(value.shape)}, {needed} bytes, and the file has "
             f"{min(there, size)} of it; save model.state_dict() anew"

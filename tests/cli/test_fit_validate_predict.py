@@ -94,6 +94,7 @@ def copy(fitted: Fitted, tmp_path: Path) -> Path:
 def test_run_folder(fitted: Fitted) -> None:
     assert sorted(p.name for p in fitted.run.iterdir()) == [
         "checkpoints", "environment.json", "metrics.csv", "pictures", "recipe.yaml", "run.json",
+        "run.lock",
     ]  # fmt: skip
     assert sorted(p.name for p in (fitted.run / "checkpoints").iterdir()) == [
         "best.ckpt",
@@ -503,7 +504,7 @@ def test_damaged_and_foreign_checkpoints(
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes(whole[: len(whole) // 2])
     text = refused(capsys, *command, torn, *photos)
-    assert f"cannot read the checkpoint {torn}: " in text
+    assert f"{torn} is damaged" in text
     assert text.count("\n") == 1
 
     torch.save({"epoch": 3}, tmp_path / "other.ckpt")

@@ -177,8 +177,8 @@ def test_thresholds_by_class(photo: Path) -> None:
 
 def test_which_thresholds_are_used(tmp_path: Path) -> None:
     own = {"RBC": 0.62, "WBC": 0.48}
-    torch.save({"state_dict": {}, "lightning_zoo": {"thresholds": own}}, tmp_path / "a.ckpt")
-    torch.save({"state_dict": {}, "lightning_zoo": {}}, tmp_path / "b.ckpt")
+    for name, ours in (("a", {"recipe": {}, "thresholds": own}), ("b", {"recipe": {}})):
+        torch.save({"state_dict": {}, "lightning_zoo": ours}, tmp_path / f"{name}.ckpt")
     found = choose_thresholds(None, tmp_path / "a.ckpt")
     assert found.of(["__background__", "RBC", "WBC"]) == [0.5, 0.62, 0.48]
     assert str(found) == (

@@ -332,8 +332,8 @@ def test_averaged_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             with torch.no_grad():
                 task.model.bn.weight.fill_(weight)
                 task.model.bn.running_mean.fill_(weight)
-            task.trainer.global_step += 1
             task.optimizer_step(epoch, i, None)
+            task.trainer.global_step += 1  # Lightning counts the step after the hook
             if i % every == 0:
                 seen.append(i)
                 average = weight if updates == 0 else keep * average + (1 - keep) * weight

@@ -181,7 +181,8 @@ def test_it_can_be_resumed_as_if_nothing_was(several: Path, tmp_path: Path) -> N
 
 def save(path: Path, number: int) -> None:
     weights = {"w": torch.full((3,), float(number))}
-    torch.save({"state_dict": weights, "lightning_zoo": {"class_names": ["a"]}}, path)
+    ours = {"recipe": {}, "class_names": ["a"]}
+    torch.save({"state_dict": weights, "lightning_zoo": ours}, path)
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -195,7 +196,9 @@ def test_facts_go_into_both_checkpoints(linked: bool, tmp_path: Path) -> None:
     add_to_checkpoints([best, last], thresholds={"a": 0.25})
     for path in (best, last):
         content = read_checkpoint(path)
-        assert content["lightning_zoo"] == {"class_names": ["a"], "thresholds": {"a": 0.25}}
+        assert content["lightning_zoo"] == {
+            "recipe": {}, "class_names": ["a"], "thresholds": {"a": 0.25},
+        }  # fmt: skip
         assert content["state_dict"]["w"][0] == (1 if linked or path == last else 2)
     assert os.path.samefile(best, last) == linked
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
@@ -211,7 +214,8 @@ def test_a_newer_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def while_training(content: Any, file: Any) -> None:
         real(content, file)
-        real({"state_dict": {"w": torch.ones(3) * 7}, "lightning_zoo": {}}, tmp_path / "new")
+        newer = {"state_dict": {"w": torch.ones(3) * 7}, "lightning_zoo": {"recipe": {}}}
+        real(newer, tmp_path / "new")
         os.replace(tmp_path / "new", last)
 
     monkeypatch.setattr(torch, "save", while_training)
