@@ -41,7 +41,7 @@ class Sample:
 
     Attributes:
         step: Optimizer steps that it has made.
-        bytes: Memory of all, pages that several share counted once.
+        bytes: Memory of all, pages that several share counted once, those of files left out.
         files: Open file descriptors of all, without the batches that wait in a loader's worker.
         processes: How many there are.
     """
@@ -197,11 +197,16 @@ def family(pid: int) -> list[int]:
 
 
 def _pss(pid: int) -> int:
-    """Return a process's bytes; a page that n processes share counts for an n-th."""
+    """Return a process's bytes; a page that n processes share counts for an n-th.
+
+    Pages of files, libraries above all, are left out: how many processes share those depends on
+    what else the machine runs.
+    """
+    size = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+            size += int(line.split()[1]) * 1024
+    return size
 
 
 def _files(pid: int, *, waiting: bool) -> int:

@@ -29,7 +29,7 @@ batch: {size: 8, per_device: 4}
 trainer: {max_epochs: EPOCHS, accelerator: cpu, val_check_interval: 1.0}
 run: {loggers: [csv], pictures: 0}
 """
-EPOCHS = 30  # the signal comes in one of the first
+EPOCHS = 14  # the signal comes in one of the first
 # Validation that lasts: a signal finds the run there.
 SLOW_VALIDATION = """
 import sys, time
