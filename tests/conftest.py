@@ -25,6 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HOME", str(folder))
         patch.setenv("TORCH_HOME", str(folder / "torch"))
         patch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+        patch.setenv("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime themselves
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("COLUMNS", "80")
         torch.set_num_threads(1)
