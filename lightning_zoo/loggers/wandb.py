@@ -85,7 +85,7 @@ def _begin(mode: str, arguments: dict[str, Any]) -> Any:
     import wandb
 
     limits: dict[str, Any] = {"finish_timeout": SECONDS_TO_END, "finish_timeout_raises": True}
-    if "WANDB_INIT_TIMEOUT" not in os.environ:
+    if mode == "online" and "WANDB_INIT_TIMEOUT" not in os.environ:
         limits["init_timeout"] = SECONDS_TO_START
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", "lightning_zoo"),
