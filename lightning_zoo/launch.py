@@ -43,8 +43,9 @@ JOB = """\
 
 {command}
 status=$?
-# stopped with a checkpoint, by USR1 before the time is up or by TERM: the same job goes on later
-if [ "$status" -eq 138 ] || [ "$status" -eq 143 ]; then
+# stopped with a checkpoint by USR1, as the time is up: the same job goes on later. After TERM it
+# does not: scancel sends that, and SLURM itself queues a job anew that had to make room
+if [ "$status" -eq 138 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -304,7 +304,7 @@ class _Client(_Link):
         elif "end" in message and not self.left.is_set():
             self.left.wait(float(message["grace"]))
             if not self.left.is_set():
-                self.watch.end(str(message["end"]), speak=bool(message.get("speak")))
+                self.watch.end(str(message["end"]), speak=False)  # the first rank has said it
         elif "bye" in message:
             self.first_left = True
             self.tell({"heard": True})
