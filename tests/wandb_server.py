@@ -173,11 +173,13 @@ def run_trials(folder: Path, trials: Sequence[dict[str, Any]], at_once: int = 2)
     """Let ``wandb_trials.py`` train on the photos in ``data/`` of a folder; return its answers."""
     here = Path(__file__).parent
     asked = {"trials": trials, "data": str(folder / "data"), "at_once": at_once}
+    # W&B's own process, if a test before this one has started it, is not the trials'
+    env = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     done = subprocess.run(
         [sys.executable, str(here / "wandb_trials.py")],
         input=json.dumps(asked),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        env={**env, "PYTHONPATH": str(here.parent)},
         stdout=subprocess.PIPE,
         text=True,
         timeout=900,
