@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -60,6 +61,9 @@ def start_worker(worker_id: int) -> None:
     """Give a worker one thread: the workers are the parallelism."""
     import cv2
 
+    # The garbage collector would write to every page that a worker shares with the main process,
+    # and so copy it
+    gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -152,6 +152,7 @@ def test_interrupted_in_mid_epoch(
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow  # of every task, tests/engine/test_exact_over_ranks.py has more
 def test_two_processes_do_the_same(tmp_path: Path, scenes: Path) -> None:
     """The same steps; and of one checkpoint, exactly the same figures."""
     recipe = write_recipe(tmp_path, scenes, run={"pictures": 0, "loggers": ["csv"]})

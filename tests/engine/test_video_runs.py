@@ -123,6 +123,7 @@ def test_interrupted_in_mid_epoch(
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow  # of every task, tests/engine/test_exact_over_ranks.py has more
 def test_two_processes_do_the_same(tmp_path: Path, videos: Path) -> None:
     """The same steps; and of one checkpoint, the same figures, though clips are torn apart."""
     recipe = write_recipe(tmp_path, videos, run={"pictures": 0, "loggers": ["csv"]})
