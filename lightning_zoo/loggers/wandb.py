@@ -75,8 +75,8 @@ def _begin_online(arguments: dict[str, Any]) -> tuple[Any, str]:
     try:
         return _begin("online", arguments), ""
     except wandb.Error as error:
-        # Until then the run's id is taken. A process of W&B's that somebody else started, a sweep or
-        # an outer script, lives on and keeps the id: what follows gets a process of its own
+        # Until then the run's id is taken. A process of W&B's that somebody else started (a sweep,
+        # an outer script) lives on and keeps the id: what follows gets a process of its own
         wandb.teardown()
         os.environ.pop("WANDB_SERVICE", None)
         for made in _folders(folder, wandb_id) - before:
