@@ -110,6 +110,8 @@ def _link(file: Path, path: Path) -> None:
         os.link(file, path)
     except OSError:
         shutil.copyfile(file, path)
+        with path.open("rb") as copy:
+            os.fsync(copy.fileno())
 
 
 class Checkpoints(Checkpoint):
@@ -238,5 +240,14 @@ class Checkpoints(Checkpoint):
         if self.best.is_file() and self.best.samefile(file):
             return  # renaming one name of a file to another does nothing, and leaves both
         temporary = self.best.with_name(f".{self.best.name}.{os.getpid()}")
-        _link(file, temporary)
-        replace(temporary, self.best)
+        try:
+            _link(file, temporary)
+            replace(temporary, self.best)
+        except OSError as error:
+            raise ZooError(
+                f"cannot name {file} the best, {self.best}: {error.strerror}; "
+                f"the last whole checkpoint is {file}"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()

@@ -39,6 +39,7 @@ from lightning_zoo.engine.session import (
     is_first,
     join,
     plan_for,
+    spared_by_the_collector,
     unfit_for_cpu,
 )
 from lightning_zoo.engine.smoke import shrink
@@ -238,6 +239,7 @@ def _train(
     started_by_us = RUN_VARIABLE not in os.environ
     os.environ[RUN_VARIABLE] = str(run.path)  # for the processes that the trainer starts
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    stack.enter_context(spared_by_the_collector())
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except (Stopped, SystemExit) as leave:

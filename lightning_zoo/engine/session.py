@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import logging
 import os
 import tempfile
@@ -60,6 +61,23 @@ def hush(debug: bool = False) -> None:
     if not debug:
         for text in NOISE:
             warnings.filterwarnings("ignore", message=text)
+
+
+@contextlib.contextmanager
+def spared_by_the_collector() -> Iterator[None]:
+    """Let garbage collection pass over all objects that are there now.
+
+    A full round writes to each of them; on the pages that a loader's workers share with this
+    process that would make a copy of every page, once, somewhere in the middle of a run.
+    """
+    if gc.get_freeze_count():  # somebody else's decision, and unfreeze would undo it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def count_devices(devices: int | str, accelerator: str) -> tuple[str, int]:

@@ -90,6 +90,23 @@ def test_refused_from_some_moment_on(
     assert not unlike(run, resumed)
 
 
+def test_the_best_cannot_be_named(
+    zygote: Zygote, recipe: Path, whole: tuple[Path, Death], tmp_path: Path
+) -> None:
+    """The save is there and its second name is refused; the run that goes on gives it."""
+    run, death = whole
+    out = tmp_path / "out"
+    args = ["--recipe", str(recipe), "--resume", "auto"]
+    nth = death.operations.index("link last.ckpt") + 1
+    text = sentence(zygote.fit(out, args, [Kill(nth=nth, error=errno.ENOSPC)]))
+    assert "cannot name" in text
+    assert text.endswith(f"{os.strerror(errno.ENOSPC)}; the last whole checkpoint is "
+                         f"{next(out.glob('killed/*/checkpoints/last.ckpt'))}")  # fmt: skip
+    assert zygote.fit(out, args, [None]).statuses == [0]
+    (resumed,) = finished_runs(out)
+    assert not unlike(run, resumed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_refused_at_every_kind_of_moment(
