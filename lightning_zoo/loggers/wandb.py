@@ -1,7 +1,7 @@
 """Weights & Biases: online with a key and a server that answers, offline without either.
 
 A server that is away, slow or broken never ends a run nor holds it up for long. All that is logged
-stands in the run's folder as well, from where ``wandb sync`` sends it later.
+stands in the run's folder as well, from where W&B's own commands send it later.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from lightning_zoo.runs import Run
 
+PROJECT = "lightning_zoo"
 SECONDS_TO_START = 3.0
 SECONDS_TO_END = 12.0  # for what is left when training ends, figures and pictures
 SECONDS_TO_ANSWER = 3.0
@@ -91,7 +92,7 @@ def _begin(mode: str, arguments: dict[str, Any]) -> Any:
     if mode == "online" and "WANDB_INIT_TIMEOUT" not in os.environ:
         limits["init_timeout"] = SECONDS_TO_START
     return wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "lightning_zoo"),
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
         mode=cast(Any, mode),
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(
@@ -142,7 +143,8 @@ def log_artifact(logger: WandbLogger, run: Run, metadata: dict[str, Any]) -> Non
     """
     import wandb
 
-    artifact = wandb.Artifact(f"{run.state().recipe}-{logger.version}", "model", metadata=metadata)
+    name = f"{run.state().recipe}-{logger.version}"
+    artifact = wandb.Artifact(name, "model", metadata=metadata)
     artifact.add_file(str(run.best), name="best.ckpt")
     artifact.add_file(str(run.recipe_file), name="recipe.yaml")
     if logger.experiment.offline:
@@ -155,7 +157,11 @@ def log_artifact(logger: WandbLogger, run: Run, metadata: dict[str, Any]) -> Non
         _wait(logger.experiment.log_artifact(artifact, aliases=["best"]))
     except Exception as error:
         if isinstance(logger, RunLogger):
-            logger.left_out = f"the best checkpoint ({' '.join(str(error).split())})"
+            reason = " ".join(str(error).split())
+            project = os.environ.get("WANDB_PROJECT", PROJECT)
+            words = ["wandb", "artifact", "put", "--type", "model", "--name", f"{project}/{name}"]
+            later = shlex.join([*words, os.path.relpath(run.best)])
+            logger.left_out = f"the best checkpoint ({reason}; send it later with: {later})"
 
 
 def _wait(artifact: Any) -> None:
@@ -193,7 +199,7 @@ def finish(logger: Logger) -> None:
 
 def _say_later(what: str, folder: Path) -> None:
     print(  # noqa: T201
-        f"W&B      {server()} {what}; nothing is lost, send it later with: "
+        f"W&B      {server()} {what}; nothing is lost, send the run later with: "
         f"wandb sync {shlex.quote(os.path.relpath(folder))}",
         flush=True,
     )

@@ -78,12 +78,16 @@ def check(name: str, found: dict[str, Any], folder: Path, *, patience: float = 1
         return
     (line,) = said
     print(name, {k: round(v, 1) for k, v in seconds.items()}, line)
-    assert "; nothing is lost, send it later with: wandb sync " in line
+    assert "; nothing is lost, send the run later with: wandb sync " in line
     if " then " not in name:
         assert "did not take this run in (" in line
         # what it costs to begin any run depends on how busy the machine is
         begun = found["offline"]["seconds"]["start"]
         assert seconds["in vain"] - begun < patience * (SECONDS_AT_START - 1)
+    else:  # W&B syncs a run without an artifact that it could not send
+        command = shlex.split(line.split("send it later with: ")[1].split(")")[0])
+        assert command[:5] == ["wandb", "artifact", "put", "--type", "model"]
+        assert (folder / command[-1]).is_file()
     assert seconds["end"] + seconds["exit"] < patience * SECONDS_AT_END
     # what is to be sent later is whole
     sync = folder / shlex.split(line)[-1]
