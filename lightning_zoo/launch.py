@@ -95,6 +95,8 @@ def launch_script(
     for option, value in (("--nodes", nodes), ("--gpus", gpus), ("--cpus", cpus)):
         if value is not None and value < 1:
             raise ZooError(f"{option} is {value}; expected a whole number of at least 1")
+    if out is not None and not str(out).strip():
+        raise ZooError(f"--out is {str(out)!r}; expected a folder of runs, or leave it out")
     pairs = list(overrides.items()) if isinstance(overrides, Mapping) else list(overrides)
     chosen = load_recipe(recipe).with_overrides(pairs).check()
     stated = chosen.get("trainer.num_nodes", nodes)

@@ -231,8 +231,8 @@ def find_run(text: str | Path, out: Path = Path("runs"), models: Sequence[str] =
         return runs[-1]
     if path.suffix == ".pt2" and path.is_file():
         raise ZooError(
-            f"{text} is an INT8 program; name its run, {path.parent}, or read it in Python with "
-            "lightning_zoo.int8.load"
+            f"{text} is named as a program (.pt2); expected the folder of the run that it was made "
+            "in; in Python lightning_zoo.int8.load reads an INT8 program"
         )
     known = sorted({r.path.parent.name for r in list_runs(out)})
     kinds = ["a run folder", "'last'", "a recipe's name"]
@@ -258,10 +258,13 @@ def list_runs(out: Path, recipe: str = "*") -> list[Run]:
 
 
 def newest_unfinished(out: Path, recipe: str) -> Run | None:
-    """Return a recipe's newest run if it did not finish and has a checkpoint."""
+    """Return a recipe's newest run that did not finish and has a checkpoint.
+
+    A run that ended before its first save is passed over: there is nothing in it to go on from.
+    """
     for run in reversed(list_runs(out, recipe)):
-        if run.state().status != "finished":
-            return run if run.last.is_file() else None
+        if run.state().status != "finished" and run.last.is_file():
+            return run
     return None
 
 

@@ -108,6 +108,10 @@ def test_newest_unfinished(tmp_path: Path) -> None:
     found = newest_unfinished(tmp_path, "mine")
     assert found is not None
     assert found.path == stopped.path.resolve()
+    make(tmp_path, status="failed", checkpoint=False)  # died at once: nothing to go on from
+    found = newest_unfinished(tmp_path, "mine")
+    assert found is not None
+    assert found.path == stopped.path.resolve()
     make(tmp_path, "new", status="running", checkpoint=False)
     assert newest_unfinished(tmp_path, "new") is None
 

@@ -12,7 +12,8 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         "launch",
         "Print the commands that train a recipe on several GPUs or machines.",
         "Any key of the recipe is an option too, as for fit.\n"
-        "  launch --recipe resnet50 --nodes 4 --gpus 8 --slurm > job.sh; sbatch job.sh",
+        "  launch --recipe resnet50 --nodes 4 --gpus 8 --batch.per_device 8 --slurm > job.sh\n"
+        "  sbatch job.sh",
         usage="python -m lightning_zoo launch --recipe NAME [options] [--KEY VALUE]",
     )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="recipe's name or file")
@@ -20,7 +21,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of each (1)")
     parser.add_argument("--slurm", action="store_true", help="a file for sbatch, not torchrun")
     parser.add_argument("--host", metavar="NAME", help="without SLURM: the first machine")
-    parser.add_argument("--time", metavar="T", help="SLURM: limit of the job, 24:00:00")
+    parser.add_argument("--time", metavar="T", help="SLURM: limit of the job, such as 24:00:00")
     parser.add_argument("--partition", metavar="P", help="SLURM: partition")
     parser.add_argument("--account", metavar="A", help="SLURM: account")
     parser.add_argument("--cpus", type=int, metavar="N", help="SLURM: cores (workers + 1)")

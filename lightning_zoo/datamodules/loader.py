@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +68,28 @@ def start_worker(worker_id: int) -> None:
     gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    _leave_signals_to_the_main_process()
+
+
+def _leave_signals_to_the_main_process() -> None:
+    """Let a worker outlive what is sent to a whole group of processes.
+
+    A terminal's Ctrl-C, ``timeout``, torchrun and SLURM signal workers too. The main process
+    answers: it makes its step to the end and saves it, and needs its workers until then. Only
+    what the main process itself sends ends a worker, and the main process's death.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # nothing else tells who has sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _ZooLoader(DataLoader[Any]):

@@ -28,6 +28,7 @@ from lightning_zoo.errors import ZooError
 from lightning_zoo.models import hub
 from lightning_zoo.recipe import Recipe
 from lightning_zoo.recipe.build import build
+from lightning_zoo.recipe.trust import DATA, TASK
 
 T = TypeVar("T")
 Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -190,7 +191,7 @@ def shared_folder(variable: str) -> Iterator[Path]:
 
 def build_data(recipe: Recipe, plan: BatchPlan, stage: str, ledger: Path | None = None) -> Any:
     """Build the recipe's data module and set it up for one stage."""
-    data = build(recipe.config["data"])
+    data = build(recipe.config["data"], (DATA,))
     data.configure(plan, seed=recipe.config.get("seed_everything", 0), ledger=ledger)
     data.setup(stage)
     return data
@@ -224,7 +225,7 @@ def build_task(
         )
     seed_everything(config.get("seed_everything", 0), verbose=False)
     with hub.structure_only() if structure_only else contextlib.nullcontext():
-        return build(config["model"]), config
+        return build(config["model"], (TASK,)), config
 
 
 def join(task: Any, data: Any) -> None:

@@ -24,18 +24,19 @@ from lightning_zoo.recipe.trust import (
 INNER = (PART, TRANSFORM, FINETUNING)
 
 
-def build(node: dict[str, Any], **more: Any) -> Any:
+def build(node: dict[str, Any], slots: tuple[Slot, ...] = SLOTS, **more: Any) -> Any:
     """Build the object that a node describes.
 
     Args:
         node: ``class_path`` and ``init_args``; nested nodes are built first. Optimizers and
             schedules become partial calls that wait for their first argument.
+        slots: What the place takes.
         more: Arguments that are not the recipe's to give.
 
     Raises:
         ZooError: If a node names a class that recipes may not use at its place.
     """
-    return _callable(node, SLOTS)(**_arguments(node), **more)
+    return _callable(node, slots)(**_arguments(node), **more)
 
 
 def _callable(node: dict[str, Any], slots: tuple[Slot, ...]) -> type:
@@ -50,11 +51,15 @@ def _callable(node: dict[str, Any], slots: tuple[Slot, ...]) -> type:
     if not isinstance(made, type):  # never call anything else on a recipe's word
         raise ZooError(f"class_path {name!r} is no class of {found.module}")
     if is_trusting():
-        return made
-    fitting = [slot for slot in slots if slot.takes(f"{found.module}.{found.name}")]
+        if slots == INNER:  # what it is part of knows best what it takes
+            return made
+        fitting = list(slots)
+    else:
+        fitting = [slot for slot in slots if slot.takes(f"{found.module}.{found.name}")]
     if not any(issubclass(made, _base(slot)) for slot in fitting):
         kinds = " or ".join(slot.kind for slot in fitting)
-        raise ZooError(f"class_path {name!r} is no class of {kinds}; a recipe may not use it")
+        bases = " or ".join(".".join(slot.base) for slot in fitting)
+        raise ZooError(f"class_path {name!r} is not {kinds}; expected a class derived from {bases}")
     return made
 
 

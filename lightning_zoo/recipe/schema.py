@@ -124,7 +124,10 @@ def _find(package: str, name: str, class_path: str) -> tuple[str, Path]:
     except ValueError:  # __main__ has none
         spec = None
     if spec is None or not (spec.submodule_search_locations or spec.has_location):
-        raise ZooError(f"class_path {class_path!r}: there is no package {top} with a source")
+        raise ZooError(
+            f"class_path {class_path!r}: there is no package {top} with a source in Python; "
+            "expected PACKAGE.MODULE.CLASS of an installed one"
+        )
     if spec.submodule_search_locations:
         base = Path(spec.submodule_search_locations[0]).joinpath(*rest)
     else:  # one file

@@ -216,11 +216,11 @@ def test_what_stands_in_another_place_is_refused(recipe: Recipe) -> None:
     [
         ("torch.optim.LRScheduler", "is no class of torch.optim"),
         ("torch.optim.Optimizers", "unknown class"),
-        ("torch.nn.Buffer", "no class of a part of a network"),
-        ("lightning_zoo.tasks.base.Origin", "no class of a task"),
-        ("lightning_zoo.datamodules.coco_index.CocoIndex", "no class of a data module"),
-        ("lightning_zoo.models.hub.LoadReport", "no class of a part of a network"),
-        ("lightning_zoo.optim.schedules.Length", "no class of a schedule"),
+        ("torch.nn.Buffer", "is not a part of a network"),
+        ("lightning_zoo.tasks.base.Origin", "is not a task"),
+        ("lightning_zoo.datamodules.coco_index.CocoIndex", "is not a data module"),
+        ("lightning_zoo.models.hub.LoadReport", "is not a part of a network"),
+        ("lightning_zoo.optim.schedules.Length", "is not a schedule"),
     ],
 )
 def test_a_class_of_another_kind_is_not_called(class_path: str, says: str) -> None:
@@ -309,13 +309,27 @@ def test_trust_lets_a_recipe_name_ones_own(recipe: Recipe, package: str, tmp_pat
         made = build(node, params=[torch.nn.Parameter(torch.zeros(1))])
         assert type(made).__name__ == "Slow"
         assert made.param_groups[0]["lr"] == 0.05
-        with pytest.raises(ZooError, match="there is no package no_such_thing with a source"):
+        with pytest.raises(ZooError, match="there is no package no_such_thing with a source in"):
             build({"class_path": "no_such_thing.Slow"})
         with pytest.raises(ZooError, match=r"unknown class 'own_optimizers\.Slov'; did you mean"):
             build({"class_path": "own_optimizers.Slov"})
     assert not is_trusting()
     with pytest.raises(ZooError, match="--trust"):
         build(node, params=[])
+
+
+def test_trust_takes_what_fits_the_place(recipe: Recipe) -> None:
+    """A class of another kind is refused before a run is begun, not where it is first used."""
+    from lightning_zoo.recipe.trust import DATA, TASK
+
+    with trust():
+        with pytest.raises(ZooError, match="is not a data module; expected a class derived from"):
+            build({"class_path": "torchmetrics.Accuracy", "init_args": {}}, (DATA,))
+        with pytest.raises(ZooError, match="is not a task; expected a class derived from"):
+            build({"class_path": "CocoDataModule", "init_args": {}}, (TASK,))
+        other = recipe.with_overrides([("model.optimizer.class_path", "subprocess.Popen")])
+        with pytest.raises(ZooError, match="is not an optimizer or a schedule; expected"):
+            build(other.config["model"], (TASK,))
 
 
 def test_a_trusted_run_says_so(recipe: Recipe, package: str) -> None:
