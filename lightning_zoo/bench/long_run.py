@@ -41,13 +41,15 @@ class Sample:
 
     Attributes:
         step: Optimizer steps that it has made.
-        bytes: Memory of all, pages that several share counted once, those of files left out.
+        bytes: Resident memory of each, added up; pages of files left out.
+        once: The same, with pages that several share counted once.
         files: Open file descriptors of all, without the batches that wait in a loader's worker.
         processes: How many there are.
     """
 
     step: int
     bytes: int
+    once: int
     files: int
     processes: int
 
@@ -61,6 +63,10 @@ def long_run_benchmark(
 ) -> Iterator[dict[str, Any]]:
     """Train a small Mask R-CNN, averaged weights and validation included, and watch it grow.
 
+    What grows without end shows in the memory that each process holds, and that is judged. The
+    workers begin as copies of the main process whose pages are shared until one of them writes
+    there, so all together take more in time, up to what they hold each: that is told too.
+
     The slope is the median of the slopes of all pairs of samples (Theil and Sen), so that a save or
     a validation that happens to be looked at does not count.
 
@@ -71,8 +77,9 @@ def long_run_benchmark(
         pause: Seconds between two looks.
 
     Yields:
-        One JSON-able row: megabytes per 1,000 steps after the first fifth of the run; and memory,
-        open files and processes, medians of the first and of the last fifth of the samples then.
+        One JSON-able row: megabytes per 1,000 steps after the first fifth of the run, judged and
+        with shared pages counted once; and memory, open files and processes, medians of the first
+        and of the last fifth of the samples then.
 
     Raises:
         ZooError: If this is no Linux, whose ``/proc`` tells the figures; or if the run fails.
@@ -173,12 +180,13 @@ def _step(out: Path) -> int | None:
 
 def _look(pid: int, step: int) -> Sample:
     """Look at a process and at all those that it started."""
-    size = files = 0
+    size = once = files = 0
     pids = family(pid)
     for one in pids:
-        size += _pss(one)
+        size += _kilobytes(one, "status", "RssAnon:", "RssShmem:")
+        once += _kilobytes(one, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
         files += _files(one, waiting=one == pid)
-    return Sample(step, size, files, len(pids))
+    return Sample(step, size * 1024, once * 1024, files, len(pids))
 
 
 def family(pid: int) -> list[int]:
@@ -196,17 +204,14 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _pss(pid: int) -> int:
-    """Return a process's bytes; a page that n processes share counts for an n-th.
+def _kilobytes(pid: int, file: str, *names: str) -> int:
+    """Return the sum of some lines of a process's file in ``/proc``.
 
-    Pages of files, libraries above all, are left out: how many processes share those depends on
-    what else the machine runs.
+    ``Rss`` is what it holds; in ``Pss`` a page that n processes share counts for an n-th. Pages of
+    files, libraries above all, stay out: the kernel drops and reads them as it likes.
     """
-    size = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-            size += int(line.split()[1]) * 1024
-    return size
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names))
 
 
 def _files(pid: int, *, waiting: bool) -> int:
@@ -232,12 +237,19 @@ def judge(samples: Sequence[Sample], steps: int) -> dict[str, Any]:
     warm = [sample for sample in samples if sample.step >= WARM_UP * steps]
     if len(warm) < 5:
         raise ZooError(f"the run was looked at only {len(warm)} times; take more --steps")
-    slope = 1000 * theil_sen([s.step for s in warm], [s.bytes / MB for s in warm])
+    steps_seen = [s.step for s in warm]
+    slope = 1000 * theil_sen(steps_seen, [s.bytes / MB for s in warm])
+    once = 1000 * theil_sen(steps_seen, [s.once / MB for s in warm])
     fifth = len(warm) // 5
     first, last = warm[:fifth], warm[-fifth:]
-    row: dict[str, Any] = {"samples": len(warm), "mb_per_1000_steps": round(slope, 3)}
+    row: dict[str, Any] = {
+        "samples": len(warm),
+        "mb_per_1000_steps": round(slope, 3),
+        "mb_once_per_1000_steps": round(once, 3),
+    }
     for name, part in (("start", first), ("end", last)):
         row[f"mb_at_{name}"] = round(statistics.median(s.bytes for s in part) / MB, 1)
+        row[f"mb_once_at_{name}"] = round(statistics.median(s.once for s in part) / MB, 1)
         row[f"files_at_{name}"] = statistics.median_low(s.files for s in part)
         row[f"processes_at_{name}"] = statistics.median_low(s.processes for s in part)
     constant = all(row[f"{n}_at_end"] <= row[f"{n}_at_start"] for n in ("files", "processes"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from lightning_zoo.batch import counted
 from lightning_zoo.cli import new_parser
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
@@ -32,5 +33,6 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         print(json.dumps(checkup.as_json()))
     else:
         count = {s: sum(f.status == s for f in checkup.findings) for s in MARKS}
-        print(f"\n{count['ok']} in order, {count['warn']} warnings, {count['fail']} failures")
+        warnings, failures = counted(count["warn"], "warning"), counted(count["fail"], "failure")
+        print(f"\n{count['ok']} in order, {warnings}, {failures}")
     return 0 if checkup.ok else 1

@@ -30,6 +30,7 @@ def samples(mb_per_1000_steps: float = 0.0, files: int = 0, processes: int = 0) 
         Sample(
             step,
             int(1e6 * (min(300, step) + mb_per_1000_steps * step / 1000)),
+            int(1e6 * (100 + 2 * step / 1000)),
             40 + files * step // 5000,
             5 + processes * step // 5000,
         )
@@ -40,9 +41,10 @@ def samples(mb_per_1000_steps: float = 0.0, files: int = 0, processes: int = 0) 
 def test_judgement() -> None:
     row = judge(samples(), 5000)
     assert row == {
-        "samples": 81, "mb_per_1000_steps": 0.0, "mb_at_start": 300.0, "files_at_start": 40,
-        "processes_at_start": 5, "mb_at_end": 300.0, "files_at_end": 40, "processes_at_end": 5,
-        "goal": 1.0, "reached": True,
+        "samples": 81, "mb_per_1000_steps": 0.0, "mb_once_per_1000_steps": 2.0,
+        "mb_at_start": 300.0, "mb_once_at_start": 102.8, "files_at_start": 40,
+        "processes_at_start": 5, "mb_at_end": 300.0, "mb_once_at_end": 109.2, "files_at_end": 40,
+        "processes_at_end": 5, "goal": 1.0, "reached": True,
     }  # fmt: skip
     assert judge(samples(0.9), 5000)["reached"]
     leak = judge(samples(1.1), 5000)
@@ -76,4 +78,4 @@ def test_a_short_run() -> None:
     # the run, and a worker of each loader
     assert row["processes_at_start"] in (2, 3)
     assert row["files_at_start"] > 3 * row["processes_at_start"]
-    assert row["mb_at_start"] > 50
+    assert 50 < row["mb_once_at_start"] < row["mb_at_start"]
