@@ -102,8 +102,8 @@ def fit(
         recipe: A recipe's name, the path of a recipe's file, or a loaded recipe.
         overrides: Keys to replace, ``{"model.optimizer.lr": 0.01}``.
         smoke: Shrink the run to two steps on generated data.
-        resume: ``"auto"`` continues the newest unfinished run of the recipe, if there is one; a run
-            folder or a checkpoint continues that one.
+        resume: ``"auto"`` continues the newest run of the recipe that did not finish and has
+            saved, if there is one; a run folder or a checkpoint continues that one.
         devices: Number of devices on this machine, or ``"auto"``: every GPU, or the CPU.
         loggers: Of ``csv``, ``wandb``, ``tensorboard``; None takes the recipe's.
         lr_rule: ``"fixed"`` keeps the images of a step by accumulating gradients; ``"linear"``
