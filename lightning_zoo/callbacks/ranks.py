@@ -18,8 +18,10 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -204,6 +206,8 @@ class _Link(threading.Thread):
         self.selector = selectors.DefaultSelector()
         self.rests: dict[socket.socket, bytes] = {}
         self.writing = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=partial(_forget, weakref.ref(self)))
 
     def read(self, connection: socket.socket) -> list[dict[str, Any]] | None:
         """Return the messages that came; None where the other side is gone."""
@@ -242,6 +246,17 @@ class _Link(threading.Thread):
         """Go on until there is no one left to talk to."""
         while self.selector.get_map():
             self.step()
+
+
+def _forget(link: weakref.ref[_Link]) -> None:
+    """Close a rank's connections in a loader's worker.
+
+    A worker outlives its rank for some seconds, and with the connection that would seem to live on.
+    """
+    if (one := link()) is not None:
+        for key in list(one.selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
 
 
 class _Client(_Link):

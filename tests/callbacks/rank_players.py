@@ -45,6 +45,14 @@ def die(watch: RankWatch) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_before_a_worker(watch: RankWatch) -> None:
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(12)
+        os._exit(0)
+    die(watch)
+
+
 def stop(watch: RankWatch) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -91,6 +99,8 @@ def busy(watch: RankWatch) -> None:
 Player = Callable[[RankWatch], None]
 SCENES: dict[str, list[Player]] = {
     "a rank dies": [wait_for_others, die, wait_for_others],
+    "a rank dies before its worker": [wait_for_others, die_before_a_worker],
+    "the first dies before its worker": [die_before_a_worker, wait_for_others],
     "the first dies": [die, wait_for_others, wait_for_others],
     "a rank is stuck": [wait_for_others, get_stuck, wait_for_others],
     "a rank is stopped": [wait_for_others, stop, wait_for_others],

@@ -43,6 +43,16 @@ def test_a_rank_dies(played: dict[str, Any]) -> None:
     assert scene["noted"] in scene["said"][0]
 
 
+def test_a_worker_is_no_rank(played: dict[str, Any]) -> None:
+    """A loader's worker has what its rank had open, and lives on for a while."""
+    for name, other in (
+        ("a rank dies before its worker", 0),
+        ("the first dies before its worker", 1),
+    ):
+        check(played[name], [other], 1, DEAD)
+        assert "ended without a word" in played[name]["said"][other]  # not: has not got on
+
+
 def test_the_first_dies(played: dict[str, Any]) -> None:
     scene = played["the first dies"]
     check(scene, [1, 2], 1, DEAD)
