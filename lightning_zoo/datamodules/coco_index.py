@@ -562,10 +562,8 @@ def _numbers(values: Any, count: int) -> list[float] | None:
     if not isinstance(values, list) or len(values) != count:
         return None
     for value in values:
-        # a whole number may be too large for a float
-        if type(value) is not float and (type(value) is not int or abs(value) > 2**62):
-            return None
-        if not math.isfinite(value):
+        # a whole number may be too large for a float, and a sum of two for float32
+        if type(value) not in (int, float) or not abs(value) <= 2**62:
             return None
     return values
 

@@ -73,6 +73,7 @@ BAD = [
     ({"bbox": [INF, 10, 5, 20]}, "four finite numbers"),
     ({"bbox": [10, 10, 20]}, "four finite numbers"),
     ({"bbox": [10, 10, 20, 10**400]}, "four finite numbers"),
+    ({"bbox": [0, 0, 3e38, 3e38]}, "four finite numbers"),
     ({"bbox": [10, 10, 20, "5"]}, "four finite numbers"),
     ({"bbox": [10, 10, 20, True]}, "four finite numbers"),
     ({"bbox": None}, "bbox is None"),
