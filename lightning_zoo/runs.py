@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ import yaml
 from lightning_zoo.errors import ZooError, nearest
 from lightning_zoo.revision import revision, source_digest
 from lightning_zoo.run_lock import process_lives
+
+SECONDS_TO_CHANGE = 5.0  # for another thread's change of run.json
+_changing = threading.RLock()
 
 PACKAGES = (
     "torch",
@@ -128,8 +132,17 @@ class Run:
         write_text(self.path / "run.json", json.dumps(dataclasses.asdict(state), indent=2) + "\n")
 
     def update(self, **changes: Any) -> None:
-        """Change fields of ``run.json``."""
-        self.write_state(dataclasses.replace(self.state(), **changes))
+        """Change fields of ``run.json``.
+
+        The thread that watches over the ranks does so too, while the main one may be at it; where
+        that one waits for its disk, it is not waited for.
+        """
+        alone = _changing.acquire(timeout=SECONDS_TO_CHANGE)
+        try:
+            self.write_state(dataclasses.replace(self.state(), **changes))
+        finally:
+            if alone:
+                _changing.release()
 
     def fail(self, error: str) -> None:
         """Note what ended the run, where the folder can still be written to."""
@@ -150,7 +163,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ZooError: If the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # the process's number is last, for clear_leftovers
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)

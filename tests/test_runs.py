@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_newest_unfinished(tmp_path: Path) -> None:
     assert found.path == stopped.path.resolve()
     make(tmp_path, "new", status="running", checkpoint=False)
     assert newest_unfinished(tmp_path, "new") is None
+
+
+def test_two_threads_change_one_run(tmp_path: Path) -> None:
+    """As the main one does and the one that watches over the ranks; each keeps the other's word."""
+    run = make(tmp_path)
+
+    def change(field: str) -> None:
+        for i in range(300):
+            run.update(**{field: f"{field} {'x' * (i % 50)}"})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(change, ["error", "finished"]))
+    state = run.state()
+    assert (state.error, state.finished) == (f"error {'x' * 49}", f"finished {'x' * 49}")
+    assert not list(run.path.glob(".run.json*"))
 
 
 def test_best_falls_back_to_last(tmp_path: Path) -> None:
