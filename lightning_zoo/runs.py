@@ -244,10 +244,12 @@ def find_run(text: str | Path, out: Path = Path("runs"), models: Sequence[str] =
     if runs := list_runs(out, str(text)) or list_runs(path.parent, path.name):
         return runs[-1]
     if path.suffix == ".pt2" and path.is_file():
-        raise ZooError(
-            f"{text} is named as a program (.pt2); expected the folder of the run that it was made "
-            "in; in Python lightning_zoo.int8.load reads an INT8 program"
-        )
+        if (path.parent / "int8.json").is_file():
+            raise ZooError(
+                f"{text} is an INT8 program; name its run, {path.parent}, or read it in Python "
+                "with lightning_zoo.int8.load"
+            )
+        raise ZooError(f"{text} is named as a program (.pt2); expected the folder of a run")
     known = sorted({r.path.parent.name for r in list_runs(out)})
     kinds = ["a run folder", "'last'", "a recipe's name"]
     if models:

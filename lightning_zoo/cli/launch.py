@@ -12,8 +12,7 @@ def run(args: Sequence[str], *, debug: bool) -> int:
         "launch",
         "Print the commands that train a recipe on several GPUs or machines.",
         "Any key of the recipe is an option too, as for fit.\n"
-        "  launch --recipe resnet50 --nodes 4 --gpus 8 --batch.per_device 8 --slurm > job.sh\n"
-        "  sbatch job.sh",
+        "  launch --recipe vgg16 --nodes 2 --gpus 4 --slurm > job.sh && sbatch job.sh",
         usage="python -m lightning_zoo launch --recipe NAME [options] [--KEY VALUE]",
     )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="recipe's name or file")

@@ -94,9 +94,8 @@ def named_run(run: str | Path, runs: Path) -> Run:
     """
     path = Path(run)
     if path.suffix == ".ckpt":
-        folder = path.resolve().parent.parent
-        known = (folder / "run.json").is_file()
-        command = f": python -m lightning_zoo report {folder}" if known else ""
+        of_run = path.parent.name == "checkpoints"
+        command = f": python -m lightning_zoo report {path.parent.parent}" if of_run else ""
         raise ZooError(
             f"a report is of a whole run, and {str(run)!r} is a checkpoint; name the run's folder"
             f"{command}"

@@ -50,6 +50,7 @@ MISTAKES = {
     "": "the following arguments are required: RUN; see: python -m lightning_zoo report --help",
     "absent --runs {}": "no run 'absent'; expected a run folder, 'last' or a recipe's name; {}/",
     "x/checkpoints/best.ckpt": "name the run's folder: python -m lightning_zoo report x",
+    "x/best.ckpt": "and 'x/best.ckpt' is a checkpoint; name the run's folder\n",
     "last --ouf page.html": "unknown option '--ouf'; did you mean --out?",
 }
 
