@@ -57,8 +57,9 @@ def _callable(node: dict[str, Any], slots: tuple[Slot, ...]) -> type:
     else:
         fitting = [slot for slot in slots if slot.takes(f"{found.module}.{found.name}")]
     if not any(issubclass(made, _base(slot)) for slot in fitting):
-        kinds = " or ".join(slot.kind for slot in fitting)
-        bases = " or ".join(".".join(slot.base) for slot in fitting)
+        expected = fitting or slots
+        kinds = " or ".join(slot.kind for slot in expected)
+        bases = " or ".join(".".join(slot.base) for slot in expected)
         raise ZooError(f"class_path {name!r} is not {kinds}; expected a class derived from {bases}")
     return made
 

@@ -330,6 +330,8 @@ def test_trust_takes_what_fits_the_place(recipe: Recipe) -> None:
         other = recipe.with_overrides([("model.optimizer.class_path", "subprocess.Popen")])
         with pytest.raises(ZooError, match="is not an optimizer or a schedule; expected"):
             build(other.config["model"], (TASK,))
+    with pytest.raises(ZooError, match="'CocoDataModule' is not a task; expected a class derived"):
+        build({"class_path": "CocoDataModule", "init_args": {}}, (TASK,))
 
 
 def test_a_trusted_run_says_so(recipe: Recipe, package: str) -> None:
