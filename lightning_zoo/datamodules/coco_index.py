@@ -422,14 +422,14 @@ class _Reader:
         if crowd not in (0, 1):
             raise _BadError(f"iscrowd is {crowd!r}; expected 0 or 1", "bad iscrowd")
         height, width, _ = self.images[image]
-        box = _numbers(annotation.get("bbox"), 4)
+        box = finite_numbers(annotation.get("bbox"), 4)
         if box is None:
             raise _BadError(
                 f"bbox is {annotation.get('bbox')!r}; expected four finite numbers x, y, width, "
                 "height", "bad box"
             )  # fmt: skip
         area = annotation.get("area")
-        if area is not None and _numbers([area], 1) is None:
+        if area is not None and finite_numbers([area], 1) is None:
             raise _BadError(f"area is {area!r}; expected a finite number", "bad area")
         flaws = []
         if not _has_area(box, height, width):
@@ -486,7 +486,7 @@ class _Reader:
         count = 3 * self.num_keypoints
         if listed is None:
             return [0.0] * count
-        points = _numbers(listed, count)
+        points = finite_numbers(listed, count)
         if points is None:
             length = f"{len(listed)} values" if isinstance(listed, list) else repr(listed)
             raise _BadError(
@@ -557,7 +557,7 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**62
 
 
-def _numbers(values: Any, count: int) -> list[float] | None:
+def finite_numbers(values: Any, count: int) -> list[float] | None:
     """Return ``count`` finite numbers; None where it is something else."""
     if not isinstance(values, list) or len(values) != count:
         return None

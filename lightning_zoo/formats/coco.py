@@ -7,7 +7,6 @@ beside its images; one ``annotations.json`` with a folder of images. Images are 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_zoo.batch import counted
-from lightning_zoo.datamodules.coco_index import check_categories, read_json
+from lightning_zoo.datamodules.coco_index import check_categories, finite_numbers, read_json
 from lightning_zoo.errors import ZooError
 from lightning_zoo.formats.files import IMAGE_EXTENSIONS, files_below, relative, split_of
 from lightning_zoo.formats.images import image_size
@@ -590,9 +589,6 @@ def _bones(skeleton: Any, count: int) -> tuple[tuple[int, int], ...]:
 
 
 def _finite(values: Any, count: int) -> list[float] | None:
-    """Return ``count`` finite numbers; None where it is something else."""
-    if not isinstance(values, list) or len(values) != count:
-        return None
-    if any(type(v) not in (int, float) or abs(v) > 2**62 or not math.isfinite(v) for v in values):
-        return None
-    return [float(v) for v in values]
+    """Return ``count`` finite numbers as floats; None where it is something else."""
+    found = finite_numbers(values, count)
+    return None if found is None else [float(v) for v in found]
